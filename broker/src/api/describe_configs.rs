@@ -1,0 +1,93 @@
+//! DescribeConfigs (32): every setting with its source and what else could have set it (contract P9).
+
+use bytestring::ByteString;
+use heizer_wire::ErrorCode;
+use heizer_wire::messages::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
+    DescribeConfigsResult, DescribeConfigsSynonym,
+};
+
+use super::Call;
+use crate::config::ConfigRow;
+use crate::metadata::check_topic_name;
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+pub(super) async fn handle(call: Call, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let describe = |resource: &DescribeConfigsResource| {
+        let rows = rows(&call, resource);
+        let (code, message, rows) = match rows {
+            Ok(rows) => (ErrorCode::None, None, rows),
+            Err((code, message)) => (code, Some(message), Vec::new()),
+        };
+        let wanted = |row: &ConfigRow| match &resource.configuration_keys {
+            Some(keys) => keys.iter().any(|key| **key == *row.name),
+            None => true,
+        };
+        DescribeConfigsResult {
+            error_code: code.into(),
+            error_message: message.map(ByteString::from),
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            configs: rows.into_iter().filter(wanted).map(|row| entry(row, &request)).collect(),
+        }
+    };
+    DescribeConfigsResponse {
+        results: request.resources.iter().map(describe).collect(),
+        ..DescribeConfigsResponse::default()
+    }
+}
+
+fn rows(call: &Call, resource: &DescribeConfigsResource) -> Result<Vec<ConfigRow>, (ErrorCode, String)> {
+    let name = &resource.resource_name;
+    match resource.resource_type {
+        TOPIC => {
+            check_topic_name(name).map_err(|error| (ErrorCode::InvalidTopicException, error.to_string()))?;
+            let image = call.shard.image();
+            let topic = image
+                .topic_named(name)
+                .ok_or_else(|| (ErrorCode::UnknownTopicOrPartition, format!("topic {name} does not exist")))?;
+            let configs = &topic.record.configs;
+            let pairs = configs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            call.shard
+                .config()
+                .describe_topic(pairs)
+                .map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))
+        }
+        BROKER => {
+            let id = call.shard.node().id;
+            // The empty name asks for what is set for all brokers at run time: nothing can be.
+            match name.parse::<i32>() {
+                _ if name.is_empty() => Ok(Vec::new()),
+                Ok(asked) if asked == id => Ok(call.shard.config().describe_broker()),
+                _ => {
+                    let message = format!("this is broker {id}; ask broker {name} itself");
+                    Err((ErrorCode::InvalidRequest, message))
+                }
+            }
+        }
+        other => Err((ErrorCode::InvalidRequest, format!("resource type {other} has no settings here"))),
+    }
+}
+
+fn entry(row: ConfigRow, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+    let synonyms = if request.include_synonyms { row.synonyms } else { Vec::new() };
+    DescribeConfigsResourceResult {
+        name: row.name.into(),
+        value: row.value.map(ByteString::from),
+        read_only: row.read_only,
+        config_source: row.source as i8,
+        is_sensitive: row.sensitive,
+        synonyms: synonyms
+            .into_iter()
+            .map(|synonym| DescribeConfigsSynonym {
+                name: synonym.name.into(),
+                value: Some(synonym.value.into()),
+                source: synonym.source as i8,
+            })
+            .collect(),
+        config_type: row.config_type as i8,
+        documentation: request.include_documentation.then(|| row.documentation.into()),
+    }
+}

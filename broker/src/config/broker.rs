@@ -1,0 +1,393 @@
+//! The broker's settings: defaults, then the configuration file, then the command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::definition::Value;
+use super::endpoint::{self, Endpoint};
+use super::file;
+use super::registry::{DEFINITIONS, definition};
+use super::values::Values;
+
+/// Settings that the broker cannot start with: one line that says where, what, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{file}: {reason}")]
+    File {
+        /// Which.
+        file: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file is no TOML.
+    #[error("{file}:{line}: not TOML: {reason}")]
+    Syntax {
+        /// Which.
+        file: String,
+        /// The line, counted from one.
+        line: usize,
+        /// What the parser said.
+        reason: String,
+    },
+    /// There is no such setting.
+    #[error("{origin}: {name} is not a setting{hint}")]
+    Unknown {
+        /// The file or flag it was in.
+        origin: String,
+        /// The name.
+        name: String,
+        /// What might have been meant, ready to be shown.
+        hint: String,
+    },
+    /// The value cannot be.
+    #[error("{origin}: {name} cannot be `{value}`; allowed: {allowed}")]
+    Value {
+        /// The file or flag it was in.
+        origin: String,
+        /// The setting.
+        name: String,
+        /// What was asked for.
+        value: String,
+        /// What can be.
+        allowed: String,
+    },
+}
+
+/// A setting given on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The setting's name.
+    pub name: &'static str,
+    /// The flag, for messages.
+    pub flag: &'static str,
+    /// Its text.
+    pub value: String,
+}
+
+/// The broker's settings, and the defaults of its topics' ([`super::TopicConfig`]). Made once, at the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokerConfig {
+    /// `node.id`.
+    pub node_id: i32,
+    /// `listeners`.
+    pub listeners: Vec<Endpoint>,
+    /// `advertised.listeners`; empty when unset. See [`BrokerConfig::advertised`].
+    pub advertised_listeners: Vec<Endpoint>,
+    /// `log.dirs`.
+    pub data_dir: PathBuf,
+    /// `heizer.cores`; none: every core.
+    pub cores: Option<usize>,
+    /// `heizer.spin.us`.
+    pub spin: Duration,
+    /// `heizer.memory.per.core.bytes`.
+    pub memory_per_core_bytes: u64,
+    /// `heizer.raft.groups`.
+    pub raft_groups: u16,
+    /// `heizer.admin.listen`.
+    pub admin_listen: Endpoint,
+    /// `socket.request.max.bytes`.
+    pub socket_request_max_bytes: u32,
+    /// `max.connections`.
+    pub max_connections: u32,
+    /// `max.connections.per.ip`.
+    pub max_connections_per_ip: u32,
+    /// `connections.max.idle.ms`; none: no limit.
+    pub connections_max_idle: Option<Duration>,
+    /// `fetch.max.bytes`.
+    pub fetch_max_bytes: u32,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub fetch_sessions_max: u32,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `num.partitions`.
+    pub num_partitions: u32,
+    /// `default.replication.factor`.
+    pub default_replication_factor: i16,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: i32,
+    /// `log.retention.check.interval.ms`.
+    pub retention_check_interval: Duration,
+    /// `offsets.topic.num.partitions`.
+    pub offsets_topic_partitions: u32,
+    /// `offsets.topic.segment.bytes`.
+    pub offsets_topic_segment_bytes: u32,
+    /// `offsets.topic.replication.factor`.
+    pub offsets_topic_replication_factor: i16,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check_interval_ms: i64,
+    /// `offset.metadata.max.bytes`.
+    pub offset_metadata_max_bytes: u32,
+    /// `group.min.session.timeout.ms`.
+    pub group_min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`.
+    pub group_max_session_timeout_ms: i32,
+    /// `group.max.size`.
+    pub group_max_size: u32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub group_initial_rebalance_delay_ms: i32,
+    pub(super) values: Values,
+}
+
+impl BrokerConfig {
+    /// Reads the file, if any, and puts the overrides on top. Blocks: it is called before the cores start.
+    pub fn load(file: Option<&Path>, overrides: &[Override]) -> Result<BrokerConfig, ConfigError> {
+        let mut values = Values::default();
+        if let Some(path) = file {
+            let origin = path.display().to_string();
+            let failed = |error: std::io::Error| ConfigError::File { file: origin.clone(), reason: error.to_string() };
+            let text = std::fs::read_to_string(path).map_err(failed)?;
+            for (name, value) in file::settings(&origin, &text)? {
+                set(&mut values, &origin, &name, &value)?;
+            }
+        }
+        for Override { name, flag, value } in overrides {
+            set(&mut values, flag, name, value)?;
+        }
+        BrokerConfig::from_values(values)
+    }
+
+    /// The settings with these names and texts, and defaults for the rest.
+    pub fn from_settings<'a>(
+        settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<BrokerConfig, ConfigError> {
+        let mut values = Values::default();
+        for (name, value) in settings {
+            set(&mut values, "settings", name, value)?;
+        }
+        BrokerConfig::from_values(values)
+    }
+
+    /// Where clients are told to connect for the listener called `name` that is bound to `bound`.
+    pub fn advertised(&self, name: &str, bound: SocketAddr) -> Endpoint {
+        let of_name = |list: &[Endpoint]| list.iter().find(|endpoint| endpoint.name == name).cloned();
+        of_name(&self.advertised_listeners).unwrap_or_else(|| {
+            // The name that was configured, so that certificates and resolvers agree; the port that was bound.
+            let host = of_name(&self.listeners).map_or_else(|| bound.ip().to_string(), |endpoint| endpoint.host);
+            Endpoint { name: name.to_owned(), host, port: bound.port() }
+        })
+    }
+
+    fn from_values(values: Values) -> Result<BrokerConfig, ConfigError> {
+        let read = Reader(&values);
+        let idle_ms = read.long("connections.max.idle.ms");
+        let cores = read.unsigned("heizer.cores");
+        let config = BrokerConfig {
+            node_id: read.int("node.id"),
+            listeners: read.endpoints("listeners"),
+            advertised_listeners: read.endpoints("advertised.listeners"),
+            data_dir: PathBuf::from(read.value("log.dirs").into_text()),
+            cores: (cores > 0).then_some(cores as usize),
+            spin: Duration::from_micros(u64::from(read.unsigned("heizer.spin.us"))),
+            memory_per_core_bytes: read.long("heizer.memory.per.core.bytes").unsigned_abs(),
+            raft_groups: read.short("heizer.raft.groups").unsigned_abs(),
+            admin_listen: read.endpoints("heizer.admin.listen").remove(0),
+            socket_request_max_bytes: read.unsigned("socket.request.max.bytes"),
+            max_connections: read.unsigned("max.connections"),
+            max_connections_per_ip: read.unsigned("max.connections.per.ip"),
+            connections_max_idle: u64::try_from(idle_ms).ok().map(Duration::from_millis),
+            fetch_max_bytes: read.unsigned("fetch.max.bytes"),
+            fetch_sessions_max: read.unsigned("max.incremental.fetch.session.cache.slots"),
+            auto_create_topics: read.value("auto.create.topics.enable").into_bool(),
+            num_partitions: read.unsigned("num.partitions"),
+            default_replication_factor: read.short("default.replication.factor"),
+            producer_id_expiration_ms: read.int("producer.id.expiration.ms"),
+            retention_check_interval: Duration::from_millis(
+                read.long("log.retention.check.interval.ms").unsigned_abs(),
+            ),
+            offsets_topic_partitions: read.unsigned("offsets.topic.num.partitions"),
+            offsets_topic_segment_bytes: read.unsigned("offsets.topic.segment.bytes"),
+            offsets_topic_replication_factor: read.short("offsets.topic.replication.factor"),
+            offsets_retention_ms: i64::from(read.int("offsets.retention.minutes")) * 60_000,
+            offsets_retention_check_interval_ms: read.long("offsets.retention.check.interval.ms"),
+            offset_metadata_max_bytes: read.unsigned("offset.metadata.max.bytes"),
+            group_min_session_timeout_ms: read.int("group.min.session.timeout.ms"),
+            group_max_session_timeout_ms: read.int("group.max.session.timeout.ms"),
+            group_max_size: read.unsigned("group.max.size"),
+            group_initial_rebalance_delay_ms: read.int("group.initial.rebalance.delay.ms"),
+            values,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What no single setting can tell.
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |name: &str, value: String, allowed: &str| {
+            let (origin, name, allowed) = ("settings".to_owned(), name.to_owned(), allowed.to_owned());
+            Err(ConfigError::Value { origin, name, value, allowed })
+        };
+        for endpoint in &self.advertised_listeners {
+            if endpoint.is_unspecified() || endpoint.port == 0 {
+                let allowed = "an address and port that clients can connect to; give --advertise HOST:PORT";
+                return refuse("advertised.listeners", endpoint.host_port(), allowed);
+            }
+            if !self.listeners.iter().any(|listener| listener.name == endpoint.name) {
+                return refuse("advertised.listeners", endpoint.to_string(), "names out of listeners");
+            }
+        }
+        let told = |name: &str| self.advertised_listeners.iter().any(|endpoint| endpoint.name == name);
+        if let Some(listener) = self.listeners.iter().find(|l| l.is_unspecified() && !told(&l.name)) {
+            let allowed = "every address only with --advertise HOST:PORT, which says where clients shall connect";
+            return refuse("listeners", listener.host_port(), allowed);
+        }
+        if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms {
+            let value = self.group_min_session_timeout_ms.to_string();
+            return refuse("group.min.session.timeout.ms", value, "at most group.max.session.timeout.ms");
+        }
+        Ok(())
+    }
+}
+
+impl Default for BrokerConfig {
+    fn default() -> BrokerConfig {
+        BrokerConfig::from_values(Values::default()).expect("the defaults are valid: tested below")
+    }
+}
+
+fn set(values: &mut Values, origin: &str, name: &str, text: &str) -> Result<(), ConfigError> {
+    let Some(def) = definition(name).filter(|def| def.scope.of_broker()) else {
+        return Err(ConfigError::Unknown { origin: origin.to_owned(), name: name.to_owned(), hint: hint(name) });
+    };
+    let value = def.parse(text).map_err(|allowed| ConfigError::Value {
+        origin: origin.to_owned(),
+        name: name.to_owned(),
+        value: text.to_owned(),
+        allowed,
+    })?;
+    values.set(def, value);
+    Ok(())
+}
+
+/// What might have been meant by an unknown name: the broker's name of a topic setting, or one spelt alike.
+fn hint(name: &str) -> String {
+    if let Some(synonym) = definition(name).and_then(|def| def.synonyms.first()) {
+        return format!("; a topic's {name} has its broker-wide default in {}", synonym.name);
+    }
+    let of_broker = DEFINITIONS.iter().filter(|def| def.scope.of_broker());
+    let nearest = of_broker.map(|def| (distance(def.name, name), def.name)).min();
+    match nearest {
+        Some((steps, known)) if steps <= 1 + name.len() / 6 => format!("; did you mean {known}?"),
+        _ => String::new(),
+    }
+}
+
+/// Insertions, removals and replacements of bytes between two names.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Reads broker settings in the types of their definitions; a name or type that the registry doesn't have panics.
+struct Reader<'a>(&'a Values);
+
+impl Reader<'_> {
+    fn value(&self, name: &'static str) -> Value {
+        self.0.broker(name).unwrap_or_else(|| panic!("{name} has no default"))
+    }
+
+    fn int(&self, name: &'static str) -> i32 {
+        self.value(name).into_int()
+    }
+
+    fn unsigned(&self, name: &'static str) -> u32 {
+        self.value(name).into_unsigned()
+    }
+
+    fn short(&self, name: &'static str) -> i16 {
+        i16::try_from(self.int(name)).expect("the setting's range fits")
+    }
+
+    fn long(&self, name: &'static str) -> i64 {
+        self.value(name).into_long()
+    }
+
+    fn endpoints(&self, name: &'static str) -> Vec<Endpoint> {
+        let Some(value) = self.0.broker(name) else { return Vec::new() };
+        endpoint::parse_list(&value.to_string()).expect("parsed before")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, overrides: &[Override]) -> Result<BrokerConfig, ConfigError> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("heizer.toml");
+        std::fs::write(&path, text).expect("the file is written");
+        BrokerConfig::load(Some(&path), overrides)
+    }
+
+    fn flag(name: &'static str, value: &str) -> Override {
+        Override { name, flag: "--flag", value: value.to_owned() }
+    }
+
+    #[test]
+    fn without_a_file_it_listens_on_loopback_and_keeps_data_beside_it() {
+        let config = BrokerConfig::default();
+        assert_eq!(config.listeners[0].host_port(), "127.0.0.1:9092");
+        assert_eq!(config.admin_listen.host_port(), "127.0.0.1:9644");
+        assert_eq!(config.data_dir, PathBuf::from("./data"));
+        assert_eq!((config.node_id, config.cores, config.raft_groups), (1, None, 64));
+        assert_eq!(config.offsets_retention_ms, 7 * 24 * 3_600_000);
+        assert_eq!(BrokerConfig::load(None, &[]), Ok(config));
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file_which_goes_before_defaults() {
+        let text = "\"node.id\" = 5\nlog.dirs = '/srv/heizer'\n[heizer]\ncores = 3\n[num]\npartitions = 4\n";
+        let config = load(text, &[flag("node.id", "6")]).expect("valid");
+        assert_eq!((config.node_id, config.cores, config.num_partitions), (6, Some(3), 4));
+        assert_eq!(config.data_dir, PathBuf::from("/srv/heizer"));
+        assert_eq!(config.fetch_sessions_max, 1_000);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line_with_file_name_value_and_what_is_allowed() {
+        let table = [
+            ("num.partitions = 0", "heizer.toml: num.partitions cannot be `0`; allowed: a whole number, at least 1"),
+            ("num.partitions = 'many'", "num.partitions cannot be `many`; allowed: a whole number"),
+            ("num.partitions = true", "num.partitions cannot be `true`"),
+            ("num.partition = 1", "num.partition is not a setting; did you mean num.partitions?"),
+            ("frobnicate = 1", "heizer.toml: frobnicate is not a setting"),
+            ("retention.ms = 1", "retention.ms is not a setting; a topic's retention.ms has its broker-wide default"),
+            ("node.id = 1\nnode.id = 2", "heizer.toml:2: not TOML"),
+            ("node.id = 1.5", "node.id cannot be `1.5`"),
+            ("listeners = 'SSL://h:1'", "listener SSL would need TLS"),
+            ("listeners = '0.0.0.0:9092'", "--advertise HOST:PORT"),
+            ("listeners = '0.0.0.0:9092'\nadvertised.listeners = '0.0.0.0:1'", "clients can connect to"),
+            ("advertised.listeners = 'OTHER://h:1'", "names out of listeners"),
+            ("group.min.session.timeout.ms = 9000000", "at most group.max.session.timeout.ms"),
+        ];
+        for (text, expected) in table {
+            let error = load(text, &[]).expect_err(text).to_string();
+            assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
+        }
+        let error = BrokerConfig::load(None, &[flag("node.id", "-1")]).expect_err("negative");
+        assert_eq!(error.to_string(), "--flag: node.id cannot be `-1`; allowed: a whole number, at least 0");
+        let error = BrokerConfig::load(Some(Path::new("/no/such.toml")), &[]).expect_err("missing");
+        assert!(error.to_string().starts_with("/no/such.toml: No such file"), "{error}");
+    }
+
+    #[test]
+    fn clients_are_told_the_bound_port_unless_something_is_advertised() {
+        let bound: SocketAddr = "127.0.0.1:45678".parse().expect("an address");
+        let config = BrokerConfig::from_settings([("listeners", "localhost:0")]).expect("valid");
+        assert_eq!(config.advertised("PLAINTEXT", bound).host_port(), "localhost:45678");
+        let settings = [("listeners", "0.0.0.0:0"), ("advertised.listeners", "broker.example:9092")];
+        let config = BrokerConfig::from_settings(settings).expect("valid");
+        assert_eq!(config.advertised("PLAINTEXT", bound).host_port(), "broker.example:9092");
+    }
+}

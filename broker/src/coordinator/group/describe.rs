@@ -1,0 +1,190 @@
+//! DescribeGroups, ListGroups, DeleteGroups, and the search for what has outlived its use.
+
+use std::collections::BTreeSet;
+
+use bytestring::ByteString;
+use heizer_wire::ErrorCode;
+use heizer_wire::messages::{DeletableGroupResult, DescribedGroup, ListedGroup};
+
+use super::classic::ClassicGroup;
+use super::context::{Draft, Effect, Outbox, TimerKey};
+use super::state::ClassicState;
+use super::writes::offset_tombstones;
+use super::{Entry, GROUPS_PER_EXPIRY_MAX, GroupShard};
+use crate::coordinator::result::{Answer, AnswerId, CoordinatorResult, Millis};
+
+/// From here on a missing group is an error (KIP-1043); before, it is described as dead.
+const DESCRIBE_VERSION_WITH_NOT_FOUND: i16 = 6;
+/// How Kafka names the kind of group that this shard serves.
+const CLASSIC_TYPE: &str = "Classic";
+
+impl GroupShard {
+    /// DescribeGroups for one group of this shard.
+    #[must_use]
+    pub fn describe(&self, group_id: &ByteString, version: i16) -> DescribedGroup {
+        let entry = self.groups.get(group_id).filter(|entry| !entry.live.is(ClassicState::Dead));
+        match entry {
+            Some(entry) => entry.live.describe(),
+            None => missing_group(group_id, version),
+        }
+    }
+
+    /// ListGroups over this shard. Empty filters let everything pass; states and types are compared without case.
+    #[must_use]
+    pub fn list(&self, states_filter: &[ByteString], types_filter: &[ByteString]) -> Vec<ListedGroup> {
+        let states: BTreeSet<String> =
+            states_filter.iter().map(|state| state.trim().to_lowercase()).collect();
+        let is_type_wanted = types_filter.is_empty()
+            || types_filter.iter().any(|kind| kind.trim().eq_ignore_ascii_case(CLASSIC_TYPE));
+        let is_state_wanted =
+            |live: &ClassicGroup| states.is_empty() || states.contains(&live.state().name().to_lowercase());
+        let wanted = self.groups.values().filter(|entry| is_type_wanted && is_state_wanted(&entry.live));
+        wanted.map(|entry| entry.live.list()).collect()
+    }
+
+    /// DeleteGroups for one group of this shard. The answer comes when its tombstones are durable, or now if it
+    /// cannot be deleted.
+    pub fn delete_group(
+        &mut self,
+        answer: AnswerId,
+        group_id: &ByteString,
+        now: Millis,
+    ) -> CoordinatorResult {
+        let mut out = Outbox::default();
+        let state = self.groups.get(group_id).map_or(ClassicState::Dead, |entry| entry.live.state());
+        let error = match state {
+            ClassicState::Dead => ErrorCode::GroupIdNotFound,
+            ClassicState::Empty => ErrorCode::None,
+            _ => ErrorCode::NonEmptyGroup,
+        };
+        let result = DeletableGroupResult { group_id: group_id.clone(), error_code: error.into() };
+        if error == ErrorCode::None {
+            let offsets = self.offsets_of(group_id, |_| true);
+            let draft = self.bury(group_id, offsets, now);
+            out.drafts.push(draft);
+        }
+        out.answer_after(0, answer, Answer::DeleteGroup(result));
+        self.finish(out)
+    }
+
+    /// A topic is gone: so are the offsets that groups have committed for it. Those on their way to the log are
+    /// cleared as well, since the tombstones come after them.
+    pub fn on_topics_deleted(&mut self, topics: &BTreeSet<ByteString>) -> CoordinatorResult {
+        let mut out = Outbox::default();
+        let busy = self.groups_with_writes();
+        for (group_id, entry) in &self.groups {
+            if !busy.contains(group_id) && !entry.offsets.keys().any(|topic| topics.contains(topic)) {
+                continue;
+            }
+            let offsets = self.offsets_of(group_id, |topic| topics.contains(topic));
+            if !offsets.is_empty() {
+                let tombstones = offset_tombstones(group_id, &offsets);
+                out.drafts.push(Draft::new(group_id, tombstones, Effect::Nothing));
+            }
+        }
+        self.finish(out)
+    }
+
+    /// The offsets of a group for the topics that `is_meant`: the durable ones and those on their way.
+    fn offsets_of(
+        &self,
+        group_id: &ByteString,
+        is_meant: impl Fn(&ByteString) -> bool,
+    ) -> Vec<(ByteString, i32)> {
+        let durable = self.groups.get(group_id).into_iter().flat_map(|entry| &entry.offsets);
+        let durable = durable.flat_map(|(topic, rows)| rows.keys().map(move |index| (topic.clone(), *index)));
+        let on_their_way = self.pending.values().filter(|write| write.group == *group_id);
+        let on_their_way = on_their_way.flat_map(|write| write.offsets.iter().cloned());
+        let all: BTreeSet<_> = durable.chain(on_their_way).filter(|(topic, _)| is_meant(topic)).collect();
+        all.into_iter().collect()
+    }
+
+    /// Sets the timer of the search for expired offsets, if there is anything that could expire.
+    pub(super) fn arm_expiry(&mut self, now: Millis) {
+        if !self.groups.is_empty() && !self.timers.is_set(&TimerKey::Expiry) {
+            self.timers.set(TimerKey::Expiry, now.plus(self.config.offsets_retention_check_interval_ms));
+        }
+    }
+
+    /// Looks at the next groups; the rest waits for the next call, which follows at once.
+    pub(super) fn expire_offsets(&mut self, now: Millis, out: &mut Outbox) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = self.expiry_cursor.take().map_or(Unbounded, Excluded);
+        let mut ids = self.groups.range((from, Unbounded)).map(|(id, _)| id.clone());
+        let chunk: Vec<ByteString> = ids.by_ref().take(GROUPS_PER_EXPIRY_MAX).collect();
+        let has_more = ids.next().is_some();
+        drop(ids);
+        self.expiry_cursor = chunk.last().filter(|_| has_more).cloned();
+        // A commit on its way would land before the tombstone that was decided without it.
+        let busy = self.groups_with_writes();
+        for group_id in chunk.iter().filter(|id| !busy.contains(*id)) {
+            self.expire_group(group_id, now, out);
+        }
+        if has_more {
+            self.timers.set(TimerKey::Expiry, now);
+        } else {
+            self.arm_expiry(now);
+        }
+    }
+
+    fn expire_group(&mut self, group_id: &ByteString, now: Millis, out: &mut Outbox) {
+        // Neither does one that this very call has drafted a write for.
+        if out.drafts.iter().any(|draft| draft.group == *group_id) {
+            return;
+        }
+        let Some(Entry { live, offsets, .. }) = self.groups.get(group_id) else { return };
+        let expired = live.expired(&self.config, offsets, now);
+        let is_over = expired.len() == offsets.values().map(|rows| rows.len()).sum::<usize>();
+        if is_over && live.is(ClassicState::Empty) && live.pending_joins.is_empty() {
+            let draft = self.bury(group_id, expired, now);
+            out.drafts.push(draft);
+        } else if !expired.is_empty() {
+            let tombstones = offset_tombstones(group_id, &expired);
+            out.drafts.push(Draft::new(group_id, tombstones, Effect::Nothing));
+        }
+    }
+}
+
+impl ClassicGroup {
+    fn describe(&self) -> DescribedGroup {
+        let is_stable = self.is(ClassicState::Stable);
+        let protocol = self.protocol.clone().filter(|_| is_stable).unwrap_or_default();
+        let rows = self.members().map(|member| {
+            let mut row = member.describe();
+            if is_stable {
+                row.member_metadata = member.metadata(&protocol);
+            }
+            row
+        });
+        DescribedGroup {
+            group_id: self.id.clone(),
+            group_state: self.state().name().into(),
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            members: rows.collect(),
+            protocol_data: protocol,
+            ..DescribedGroup::default()
+        }
+    }
+
+    fn list(&self) -> ListedGroup {
+        ListedGroup {
+            group_id: self.id.clone(),
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            group_state: self.state().name().into(),
+            group_type: CLASSIC_TYPE.into(),
+        }
+    }
+}
+
+fn missing_group(group_id: &ByteString, version: i16) -> DescribedGroup {
+    let mut group = DescribedGroup {
+        group_id: group_id.clone(),
+        group_state: ClassicState::Dead.name().into(),
+        ..DescribedGroup::default()
+    };
+    if version >= DESCRIBE_VERSION_WITH_NOT_FOUND {
+        group.error_code = ErrorCode::GroupIdNotFound.into();
+        group.error_message = Some(format!("Group {group_id} not found.").into());
+    }
+    group
+}

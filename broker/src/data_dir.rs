@@ -1,0 +1,204 @@
+//! The data directory: who holds it, in which format it is, how it was left, and which core has which raft groups.
+//!
+//! | file | what it says |
+//! |---|---|
+//! | `heizer.pid` | the process that holds the directory; locked as long as it runs |
+//! | `format` | the version of everything in here |
+//! | `.kafka_cleanshutdown` | every log was closed in good order; gone while the broker runs |
+//! | `raft/layout` | generation and layout of the raft streams in `raft/GENERATION/core-N` |
+//! | `TOPIC-PARTITION/` | a partition's log, in Kafka's own format |
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use heizer_runtime::fs as async_fs;
+
+use crate::metadata::Layout;
+
+/// The newest format that this version reads, and the one it writes.
+const FORMAT: u32 = 1;
+
+const PID: &str = "heizer.pid";
+const FORMAT_FILE: &str = "format";
+const CLEAN: &str = ".kafka_cleanshutdown";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum DataDirError {
+    #[error("data directory {} is in use by process {pid}; stop that one or choose another with --data-dir", path.display())]
+    Locked { path: PathBuf, pid: String },
+    #[error("data directory {} was written in format {found}, and this version reads up to {FORMAT}; use a newer heizer", path.display())]
+    Newer { path: PathBuf, found: u32 },
+    #[error("{}: `{text}` is not a format version; restore the file or choose another directory with --data-dir", path.display())]
+    NotAFormat { path: PathBuf, text: String },
+    #[error("{}: the layout of the raft streams cannot be read ({reason}); restore the file from a backup", path.display())]
+    Layout { path: PathBuf, reason: String },
+    #[error("{}: {source}; mend its permissions or choose another directory with --data-dir", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// A data directory that this process holds. Dropping it lets go.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    pid: File,
+}
+
+impl DataDir {
+    /// Takes the directory for this process; it is created where it is missing. Blocks: called before the cores start.
+    pub fn claim(path: &Path) -> Result<DataDir, DataDirError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DataDirError::Io { path, source }
+        };
+        fs::create_dir_all(path).map_err(at(path))?;
+        let pid_path = path.join(PID);
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+        let mut pid = options.open(&pid_path).map_err(at(&pid_path))?;
+        match pid.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                pid.read_to_string(&mut holder).map_err(at(&pid_path))?;
+                return Err(DataDirError::Locked { path: path.to_owned(), pid: holder.trim().to_owned() });
+            }
+            Err(TryLockError::Error(source)) => return Err(DataDirError::Io { path: pid_path, source }),
+        }
+        check_format(path)?;
+        pid.set_len(0).and_then(|()| writeln!(pid, "{}", std::process::id())).map_err(at(&pid_path))?;
+        Ok(DataDir { path: path.to_owned(), pid })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // The lock goes with the process in any case; the file is only what people look at.
+        drop(fs::remove_file(self.path.join(PID)));
+        drop(self.pid.unlock());
+    }
+}
+
+fn check_format(directory: &Path) -> Result<(), DataDirError> {
+    let path = directory.join(FORMAT_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return fs::write(&path, format!("{FORMAT}\n")).map_err(|source| DataDirError::Io { path, source });
+        }
+        Err(source) => return Err(DataDirError::Io { path, source }),
+    };
+    match text.trim().parse::<u32>() {
+        Ok(found) if found > FORMAT => Err(DataDirError::Newer { path: directory.to_owned(), found }),
+        Ok(_) => Ok(()),
+        Err(_) => Err(DataDirError::NotAFormat { path, text: text.trim().to_owned() }),
+    }
+}
+
+/// Whether the last process that held the directory closed every log. The marker goes, for now there is one that may
+/// not.
+pub async fn take_clean_marker(directory: &Path) -> io::Result<bool> {
+    let path = directory.join(CLEAN);
+    if !async_fs::exists(&path).await? {
+        return Ok(false);
+    }
+    async_fs::remove_file(&path).await?;
+    async_fs::sync_dir(directory).await?;
+    Ok(true)
+}
+
+/// Says that every log is closed.
+pub async fn put_clean_marker(directory: &Path) -> io::Result<()> {
+    async_fs::write_atomic(&directory.join(CLEAN), b"{\"version\":0}\n".to_vec()).await
+}
+
+/// The raft streams as they are on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// Grows with every change of the layout.
+    pub generation: u32,
+    /// Which core's stream has which group.
+    pub layout: Layout,
+}
+
+impl Streams {
+    /// Where a core's stream is.
+    pub fn directory(&self, data_dir: &Path, core: u16) -> PathBuf {
+        self.root(data_dir).join(format!("core-{core}"))
+    }
+
+    /// Where all streams of the generation are.
+    pub fn root(&self, data_dir: &Path) -> PathBuf {
+        data_dir.join("raft").join(self.generation.to_string())
+    }
+
+    /// What the manifest says; nothing in a new directory.
+    pub async fn load(data_dir: &Path) -> Result<Option<Streams>, DataDirError> {
+        let path = manifest(data_dir);
+        let bytes = match async_fs::read(&path).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(DataDirError::Io { path, source }),
+        };
+        let damaged = |reason: String| DataDirError::Layout { path: path.clone(), reason };
+        let (generation, layout) =
+            bytes.split_first_chunk::<4>().ok_or_else(|| damaged("it is too short".to_owned()))?;
+        let layout = Layout::decode(layout).map_err(|error| damaged(error.to_string()))?;
+        Ok(Some(Streams { generation: u32::from_be_bytes(*generation), layout }))
+    }
+
+    /// Makes this the manifest: from here on these streams count, and no others.
+    pub async fn store(&self, data_dir: &Path) -> Result<(), DataDirError> {
+        let mut bytes = self.generation.to_be_bytes().to_vec();
+        bytes.extend(self.layout.encode());
+        let path = manifest(data_dir);
+        async_fs::write_atomic(&path, bytes).await.map_err(|source| DataDirError::Io { path, source })
+    }
+}
+
+fn manifest(data_dir: &Path) -> PathBuf {
+    data_dir.join("raft").join("layout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_holder_and_a_new_one_after_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let held = DataDir::claim(directory.path()).expect("free");
+        let error = DataDir::claim(directory.path()).expect_err("held");
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        drop(held);
+        DataDir::claim(directory.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for (text, refused) in [("1\n", false), ("999\n", true), ("bananas", true)] {
+            fs::write(directory.path().join(FORMAT_FILE), text).expect("written");
+            assert_eq!(DataDir::claim(directory.path()).is_err(), refused, "{text}");
+            assert_eq!(fs::read_to_string(directory.path().join(FORMAT_FILE)).expect("there"), text);
+        }
+    }
+
+    #[test]
+    fn the_layout_survives_a_restart() {
+        heizer_runtime::sim::block_on(7, async {
+            let data_dir = Path::new("/data");
+            async_fs::create_dir_all(&data_dir.join("raft")).await.expect("made");
+            assert_eq!(Streams::load(data_dir).await.expect("nothing there"), None);
+            let streams = Streams { generation: 3, layout: Layout::compute(8, 2) };
+            streams.store(data_dir).await.expect("stored");
+            assert_eq!(Streams::load(data_dir).await.expect("there"), Some(streams));
+        });
+    }
+}

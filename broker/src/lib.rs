@@ -1,0 +1,27 @@
+//! The Heizer broker: everything between the wire and the log.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`serve`] | the broker as a whole: how its cores come up, serve and go down |
+//! | [`shard`] | one core's room: its partitions, raft groups, coordinators, waiting fetches |
+//! | [`api`] | Kafka's APIs, a file for each key |
+//! | [`partition`], [`fetch_session`] | a partition on its core; what a fetching client follows |
+//! | [`coordinator`] | coordinators: state machines over a log, without I/O |
+//! | [`metadata`] | the state machines behind raft, and the image that requests are answered from |
+//! | [`config`] | the registry of settings |
+//! | [`data_dir`] | what lies beside the logs |
+//! | [`http`], [`metrics`] | the admin listener and what it shows |
+
+pub mod api;
+pub mod config;
+pub mod coordinator;
+pub mod data_dir;
+pub mod error;
+pub mod fetch_session;
+pub mod http;
+pub mod logging;
+pub mod metadata;
+pub mod metrics;
+pub mod partition;
+pub mod serve;
+pub mod shard;

@@ -1,0 +1,188 @@
+//! What one core counts.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use heizer_server::{CloseReason, ServerMetrics};
+use heizer_wire::ApiKey;
+
+/// API keys lie below this; Kafka's largest is in the nineties.
+const API_KEYS_MAX: usize = 128;
+/// Latencies are kept in microseconds up to this; longer ones count as this long.
+const LATENCY_US_MAX: u64 = 60_000_000;
+/// Two significant digits: 1 % off at most, some 20 KiB a histogram.
+const LATENCY_DIGITS: u8 = 2;
+
+/// Counters of one core, since its start. Owned by the core and counted into between its tasks: no atomics, no locks.
+#[derive(Debug)]
+pub struct CoreMetrics {
+    /// Records appended by producers.
+    pub records_in: Cell<u64>,
+    /// Bytes of record batches appended by producers.
+    pub record_bytes_in: Cell<u64>,
+    /// Records sent to consumers, by the counts in the headers of their batches.
+    pub records_out: Cell<u64>,
+    /// Bytes of record batches sent to consumers.
+    pub record_bytes_out: Cell<u64>,
+    /// Fetches that wait for data, now.
+    pub fetches_waiting: Cell<u64>,
+    /// Batches appended to logs.
+    pub log_appends: Cell<u64>,
+    /// Writes of logs to the device.
+    pub log_flushes: Cell<u64>,
+    requests: [Cell<u64>; API_KEYS_MAX],
+    errors: [Cell<u64>; API_KEYS_MAX],
+    produce_latency: RefCell<Histogram<u64>>,
+    fetch_latency: RefCell<Histogram<u64>>,
+}
+
+impl CoreMetrics {
+    /// All at zero.
+    pub fn new() -> CoreMetrics {
+        CoreMetrics {
+            records_in: Cell::default(),
+            record_bytes_in: Cell::default(),
+            records_out: Cell::default(),
+            record_bytes_out: Cell::default(),
+            fetches_waiting: Cell::default(),
+            log_appends: Cell::default(),
+            log_flushes: Cell::default(),
+            requests: [const { Cell::new(0) }; API_KEYS_MAX],
+            errors: [const { Cell::new(0) }; API_KEYS_MAX],
+            produce_latency: RefCell::new(latencies()),
+            fetch_latency: RefCell::new(latencies()),
+        }
+    }
+
+    /// Adds to one of the counters.
+    pub fn add(counter: &Cell<u64>, amount: u64) {
+        counter.set(counter.get().wrapping_add(amount));
+    }
+
+    /// Counts a request that was taken up.
+    pub fn count_request(&self, api: ApiKey) {
+        CoreMetrics::add(&self.requests[slot(api)], 1);
+    }
+
+    /// Counts an answer that carries an error anywhere.
+    pub fn count_error(&self, api: ApiKey) {
+        CoreMetrics::add(&self.errors[slot(api)], 1);
+    }
+
+    /// Counts how long a Produce took, from its frame to its answer.
+    pub fn record_produce(&self, took: Duration) {
+        record(&self.produce_latency, took);
+    }
+
+    /// Counts how long a Fetch took, waiting for data included.
+    pub fn record_fetch(&self, took: Duration) {
+        record(&self.fetch_latency, took);
+    }
+
+    /// What has been counted so far, with what the core's server and runtime counted, to be sent to another core.
+    pub fn snapshot(&self, server: &ServerMetrics) -> CoreSnapshot {
+        let read = |counters: &[Cell<u64>; API_KEYS_MAX]| counters.iter().map(Cell::get).collect();
+        CoreSnapshot {
+            records_in: self.records_in.get(),
+            record_bytes_in: self.record_bytes_in.get(),
+            records_out: self.records_out.get(),
+            record_bytes_out: self.record_bytes_out.get(),
+            fetches_waiting: self.fetches_waiting.get(),
+            log_appends: self.log_appends.get(),
+            log_flushes: self.log_flushes.get(),
+            requests: read(&self.requests),
+            errors: read(&self.errors),
+            produce_latency: self.produce_latency.borrow().clone(),
+            fetch_latency: self.fetch_latency.borrow().clone(),
+            connections: server.connections_current.get(),
+            connections_opened: server.connections_opened.get(),
+            connections_closed: CloseReason::ALL.map(|reason| server.closed(reason)),
+            connections_refused: [server.refused_total.get(), server.refused_per_ip.get()],
+            network_bytes_in: server.bytes_in.get(),
+            network_bytes_out: server.bytes_out.get(),
+            panics: heizer_runtime::task::panics(),
+        }
+    }
+}
+
+impl Default for CoreMetrics {
+    fn default() -> CoreMetrics {
+        CoreMetrics::new()
+    }
+}
+
+fn slot(api: ApiKey) -> usize {
+    usize::from(i16::from(api).unsigned_abs())
+}
+
+fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS).expect("the bounds are valid")
+}
+
+fn record(histogram: &RefCell<Histogram<u64>>, took: Duration) {
+    let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    histogram.borrow_mut().saturating_record(us.max(1));
+}
+
+/// What a core, or all of them together, had counted at some moment.
+#[derive(Clone, Debug)]
+pub struct CoreSnapshot {
+    pub(super) records_in: u64,
+    pub(super) record_bytes_in: u64,
+    pub(super) records_out: u64,
+    pub(super) record_bytes_out: u64,
+    pub(super) fetches_waiting: u64,
+    pub(super) log_appends: u64,
+    pub(super) log_flushes: u64,
+    /// By API key.
+    pub(super) requests: Vec<u64>,
+    /// By API key.
+    pub(super) errors: Vec<u64>,
+    pub(super) produce_latency: Histogram<u64>,
+    pub(super) fetch_latency: Histogram<u64>,
+    pub(super) connections: u64,
+    pub(super) connections_opened: u64,
+    /// By reason, in the order of [`CloseReason::ALL`].
+    pub(super) connections_closed: [u64; CloseReason::ALL.len()],
+    /// By `max.connections`, by `max.connections.per.ip`.
+    pub(super) connections_refused: [u64; 2],
+    pub(super) network_bytes_in: u64,
+    pub(super) network_bytes_out: u64,
+    pub(super) panics: u64,
+}
+
+impl CoreSnapshot {
+    /// Adds another core's.
+    pub fn merge(&mut self, other: &CoreSnapshot) {
+        let sums = [
+            (&mut self.records_in, other.records_in),
+            (&mut self.record_bytes_in, other.record_bytes_in),
+            (&mut self.records_out, other.records_out),
+            (&mut self.record_bytes_out, other.record_bytes_out),
+            (&mut self.fetches_waiting, other.fetches_waiting),
+            (&mut self.log_appends, other.log_appends),
+            (&mut self.log_flushes, other.log_flushes),
+            (&mut self.connections, other.connections),
+            (&mut self.connections_opened, other.connections_opened),
+            (&mut self.network_bytes_in, other.network_bytes_in),
+            (&mut self.network_bytes_out, other.network_bytes_out),
+            (&mut self.panics, other.panics),
+        ];
+        for (sum, amount) in sums {
+            *sum = sum.wrapping_add(amount);
+        }
+        add_each(&mut self.requests, &other.requests);
+        add_each(&mut self.errors, &other.errors);
+        add_each(&mut self.connections_closed, &other.connections_closed);
+        add_each(&mut self.connections_refused, &other.connections_refused);
+        self.produce_latency.add(&other.produce_latency).expect("all have the same bounds");
+        self.fetch_latency.add(&other.fetch_latency).expect("all have the same bounds");
+    }
+}
+
+fn add_each(sums: &mut [u64], amounts: &[u64]) {
+    for (sum, amount) in sums.iter_mut().zip(amounts) {
+        *sum = sum.wrapping_add(*amount);
+    }
+}

@@ -1,0 +1,234 @@
+//! A partition on its owner core: its log, its leadership, and who waits for it.
+//!
+//! Owned by the core's [`crate::shard::Shard`], as an `Rc`; nothing of it leaves the core. With one replica the high
+//! watermark is the log end at the topic's durability level.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use heizer_runtime::cores::CoreId;
+use heizer_runtime::{task, time};
+use heizer_storage::{AppendInfo, AppendOrigin, Level, Log, ReadResult};
+use uuid::Uuid;
+
+use crate::error::PartitionError;
+
+/// A fetch that waits for news of partitions here, by the core that it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    /// Where the fetch is answered.
+    pub origin: CoreId,
+    /// Its number there.
+    pub id: u64,
+}
+
+/// Who has to be told of news: called on the partition's core with the waiters that it frees.
+pub type Wake = Rc<dyn Fn(Vec<Waiter>)>;
+
+/// One partition that this broker leads.
+pub struct Partition {
+    topic_id: Uuid,
+    topic: ByteString,
+    index: i32,
+    directory: PathBuf,
+    log: Rc<Log>,
+    leader_epoch: Cell<i32>,
+    waiters: RefCell<Vec<Waiter>>,
+    /// A task tells the waiters; it exists only while there are any.
+    telling: Cell<bool>,
+    wake: Wake,
+}
+
+/// Where a log ends for the asker, as part of every answer to a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// What is committed ends here, exclusive.
+    pub high_watermark: i64,
+    /// The first offset there is.
+    pub log_start: i64,
+}
+
+impl Partition {
+    /// A partition that leads from `leader_epoch` on.
+    pub fn new(
+        topic_id: Uuid,
+        topic: ByteString,
+        index: i32,
+        log: Rc<Log>,
+        leader_epoch: i32,
+        wake: Wake,
+    ) -> Rc<Partition> {
+        log.assign_epoch(leader_epoch);
+        Rc::new(Partition {
+            topic_id,
+            topic,
+            index,
+            directory: log.dir(),
+            log,
+            leader_epoch: Cell::new(leader_epoch),
+            waiters: RefCell::default(),
+            telling: Cell::new(false),
+            wake,
+        })
+    }
+
+    /// Its topic's id.
+    pub fn topic_id(&self) -> Uuid {
+        self.topic_id
+    }
+
+    /// Its topic's name.
+    pub fn topic(&self) -> &ByteString {
+        &self.topic
+    }
+
+    /// Its number in the topic.
+    pub fn index(&self) -> i32 {
+        self.index
+    }
+
+    /// The epoch of this leadership.
+    pub fn leader_epoch(&self) -> i32 {
+        self.leader_epoch.get()
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &Rc<Log> {
+        &self.log
+    }
+
+    /// The level that makes a record committed.
+    fn level(&self) -> Level {
+        self.log.config().level()
+    }
+
+    /// Offsets below this are committed (contract R1, with one replica).
+    pub fn high_watermark(&self) -> i64 {
+        self.log.end_at(self.level())
+    }
+
+    /// The first offset there is.
+    pub fn log_start_offset(&self) -> i64 {
+        self.log.log_start()
+    }
+
+    /// The offset of the next record.
+    pub fn log_end_offset(&self) -> i64 {
+        self.log.log_end()
+    }
+
+    /// High watermark and log start, as answers carry them.
+    pub fn ends(&self) -> Ends {
+        Ends { high_watermark: self.high_watermark(), log_start: self.log_start_offset() }
+    }
+
+    /// Compares the leader epoch that a client knows with ours (KIP-320, contract F4); -1 skips it.
+    pub fn check_epoch(&self, known: i32) -> Result<(), PartitionError> {
+        let current = self.leader_epoch();
+        match known {
+            -1 => Ok(()),
+            known if known < current => Err(PartitionError::FencedEpoch { current }),
+            known if known > current => Err(PartitionError::UnknownEpoch { current }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends a client's checked batch.
+    pub fn append(&self, batch: &Bytes) -> Result<AppendInfo, PartitionError> {
+        self.append_as(batch, AppendOrigin::Client)
+    }
+
+    /// Appends a batch of the broker's own.
+    pub fn append_records(&self, batch: &Bytes) -> Result<AppendInfo, PartitionError> {
+        self.append_as(batch, AppendOrigin::Coordinator)
+    }
+
+    fn append_as(&self, batch: &Bytes, origin: AppendOrigin) -> Result<AppendInfo, PartitionError> {
+        Ok(self.log.append(batch, self.leader_epoch(), origin, time::wall_clock_ms())?)
+    }
+
+    /// Resolves when everything below `end` is committed: what acks=all waits for.
+    pub async fn committed(&self, end: i64) -> Result<(), PartitionError> {
+        Ok(self.log.wait_end_at(self.level(), end).await?)
+    }
+
+    /// Resolves when the leader has everything below `end` as safe as acks=1 promises: written, or in memory where
+    /// the topic asks for no more.
+    pub async fn accepted(&self, end: i64) -> Result<(), PartitionError> {
+        Ok(self.log.wait_end_at(self.level().min(Level::Written), end).await?)
+    }
+
+    /// Committed batches from `offset` on (contract F1).
+    pub async fn read(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> Result<ReadResult, PartitionError> {
+        let end = self.high_watermark();
+        if let Some(read) = self.log.try_read_tail(offset, bytes_max, end, at_least_one) {
+            return Ok(read);
+        }
+        Ok(self.log.read(offset, bytes_max, end, at_least_one).await?)
+    }
+
+    /// Whole batches from `offset` up to the log end, in one piece: for replaying the partition at its opening.
+    pub async fn read_for_load(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
+        let read = self.log.read(offset, bytes_max, self.log_end_offset(), true).await?;
+        let mut whole = BytesMut::with_capacity(read.bytes);
+        read.parts.iter().for_each(|part| whole.extend_from_slice(part));
+        Ok(whole.freeze())
+    }
+
+    /// Registers a waiter for the next news; tells it at once where `seen` is out of date already (contract F3).
+    pub fn wait(self: &Rc<Self>, waiter: Waiter, seen: Ends) {
+        if self.ends() != seen || self.log.failed().is_some() {
+            (self.wake)(vec![waiter]);
+            return;
+        }
+        self.waiters.borrow_mut().push(waiter);
+        if !self.telling.replace(true) {
+            let partition = self.clone();
+            task::spawn(async move { partition.tell_waiters(seen).await });
+        }
+    }
+
+    /// A fetch has been answered otherwise.
+    pub fn stop_waiting(&self, waiter: Waiter) {
+        self.waiters.borrow_mut().retain(|other| *other != waiter);
+        if self.waiters.borrow().is_empty() {
+            // The task that tells them looks, and ends.
+            self.log.on_advance().notify_all();
+        }
+    }
+
+    async fn tell_waiters(&self, seen: Ends) {
+        let advance = self.log.on_advance();
+        loop {
+            let advanced = advance.listen();
+            let news = self.ends() != seen || self.log.failed().is_some();
+            if news || self.waiters.borrow().is_empty() {
+                self.telling.set(false);
+                self.free_waiters();
+                return;
+            }
+            advanced.await;
+        }
+    }
+
+    /// Sends every waiter away, as when the partition goes.
+    pub fn free_waiters(&self) {
+        let waiters = self.waiters.take();
+        if !waiters.is_empty() {
+            (self.wake)(waiters);
+        }
+    }
+}

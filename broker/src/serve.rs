@@ -1,0 +1,415 @@
+//! The broker as a whole: every core's room comes up in order, serves, and goes down in order.
+//!
+//! The first core leads. In order: raft's streams on every core (rewritten where the number of cores has changed), the
+//! broker's registration, topics that a crash has left half made, new leader epochs after an unclean stop, the logs,
+//! the image, the listeners. Down: listeners drain, logs are sealed, raft stops, the marker of a clean stop is put.
+
+use std::io;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+use heizer_raft::{GroupImage, read_groups};
+use heizer_runtime::cores::{self, CoreGone, CoreId};
+use heizer_runtime::net::Listener;
+use heizer_runtime::time::Instant;
+use heizer_runtime::{fs, host, preflight, task, time};
+use heizer_server::{BindError, Census, Limits, ListenerConfig, MemoryBudget, Server};
+use heizer_storage::OpenMode;
+
+use crate::api::Api;
+use crate::config::{BrokerConfig, Endpoint};
+use crate::data_dir::{DataDir, DataDirError, Streams, put_clean_marker, take_clean_marker};
+use crate::http::{self, AdminState, Readiness};
+use crate::metadata::{ClusterCommand, Layout};
+use crate::metrics::{self, ProcessFigures};
+use crate::shard::{ControlError, Node, Shard, StartError, here};
+
+/// How long requests in flight may take to be answered when the broker stops.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the broker did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum ServeError {
+    #[error(transparent)]
+    Preflight(#[from] preflight::PreflightError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("cannot resolve {}: {source}; give an address of this host", endpoint.host_port())]
+    Resolve { endpoint: Endpoint, source: io::Error },
+    #[error("listeners: {0} are configured and one is served so far; remove the others")]
+    SeveralListeners(usize),
+    #[error("{cores} cores are asked for and {available} are available; lower --cores")]
+    TooFewCores { cores: usize, available: usize },
+    #[error("the cluster was made with {found} raft groups; set heizer.raft.groups = {found}")]
+    GroupCount { found: u16 },
+    #[error("this directory belongs to broker {found}, not to {asked}; use --node-id {found} or another --data-dir")]
+    NodeId { found: i32, asked: i32 },
+    #[error("address {addr} is in use or cannot be bound ({source}); choose another one with {flag}")]
+    Bind { addr: SocketAddr, source: io::Error, flag: &'static str },
+    #[error(transparent)]
+    Listener(#[from] BindError),
+    #[error(transparent)]
+    Host(#[from] host::StartError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    CoreGone(#[from] CoreGone),
+}
+
+/// What every core gets at the start.
+#[derive(Debug)]
+pub struct Setup {
+    /// The broker.
+    pub node: Arc<Node>,
+    /// The listener as it was configured.
+    pub endpoint: Endpoint,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the admin listener is; none in simulations.
+    pub admin: Option<SocketAddr>,
+    /// Whether the ready line goes to standard output.
+    pub announce: bool,
+}
+
+/// Runs the broker until it is asked to stop. Blocks.
+pub fn run(config: BrokerConfig) -> Result<(), ServeError> {
+    let report = preflight::check(&[&config.data_dir])?;
+    let data_dir = DataDir::claim(&config.data_dir)?;
+    for path in &report.buffered {
+        tracing::warn!(path = %path.display(), "no direct I/O here: files go through the page cache");
+    }
+    let cpus = cpus(&config)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        kernel = report.kernel,
+        cores = cpus.len(),
+        data_dir = %data_dir.path().display(),
+        "starting"
+    );
+    let host_config = host::Config { cpus: cpus.clone(), spin: config.spin, ..host::Config::default() };
+    let setup = Arc::new(setup(config, cpus.len())?);
+    let outcomes = host::run(&host_config, move || core_main(setup.clone()))?;
+    outcomes.into_iter().collect()
+}
+
+fn cpus(config: &BrokerConfig) -> Result<Vec<usize>, ServeError> {
+    let mut cpus = host::available_cpus();
+    match config.cores {
+        Some(cores) if cores > cpus.len() => {
+            return Err(ServeError::TooFewCores { cores, available: cpus.len() });
+        }
+        Some(cores) => cpus.truncate(cores),
+        None => {}
+    }
+    Ok(cpus)
+}
+
+fn setup(config: BrokerConfig, core_count: usize) -> Result<Setup, ServeError> {
+    let [endpoint] = config.listeners.as_slice() else {
+        return Err(ServeError::SeveralListeners(config.listeners.len()));
+    };
+    let endpoint = endpoint.clone();
+    let resolve = |endpoint: &Endpoint| {
+        endpoint.resolve().map_err(|source| ServeError::Resolve { endpoint: endpoint.clone(), source })
+    };
+    let (listen, admin) = (resolve(&endpoint)?, resolve(&config.admin_listen)?);
+    let core_count = u16::try_from(core_count).expect("core counts fit u16");
+    let node = Node {
+        id: config.node_id,
+        data_dir: config.data_dir.clone(),
+        layout: Layout::compute(config.raft_groups, core_count),
+        config,
+    };
+    Ok(Setup { node: Arc::new(node), endpoint, listen, admin: Some(admin), announce: true })
+}
+
+/// What each core runs; the first one leads.
+pub async fn core_main(setup: Arc<Setup>) -> Result<(), ServeError> {
+    let shard = Shard::install(setup.node.clone());
+    if cores::current() != CoreId(0) {
+        shard.ended().await;
+        return Ok(());
+    }
+    let outcome = lead(&setup).await;
+    for core in cores::all() {
+        cores::cast(core, || here().end());
+    }
+    outcome
+}
+
+async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
+    let started = time::now();
+    cores::call_all(|| async {
+        while cores::try_room::<Shard>().is_none() {
+            task::yield_now().await;
+        }
+    })
+    .await?;
+    check_addresses(setup)?;
+    open_streams(setup).await?;
+    let clean = take_clean_marker(&setup.node.data_dir).await.map_err(at(&setup.node.data_dir))?;
+    let mode = if clean { OpenMode::Clean } else { OpenMode::Unclean };
+    open_shards(setup, mode).await?;
+    let servers = listen(setup).await?;
+    register(setup, servers).await?;
+    let admin = match setup.admin {
+        Some(addr) => Some(serve_admin(addr, started)?),
+        None => None,
+    };
+    cores::call_all(|| async { here().start_background() }).await?;
+    cores::call_all(|| async { start_serving() }).await?;
+    announce(setup, servers, started);
+    host::shutdown().await;
+    stop(setup).await?;
+    drop(admin);
+    Ok(())
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ServeError {
+    let path = path.to_owned();
+    move |source| ServeError::Io { path, source }
+}
+
+/// Fails early where somebody listens already: sockets that share a port would hide it.
+fn check_addresses(setup: &Setup) -> Result<(), ServeError> {
+    let flagged = [(Some(setup.listen), "--listen"), (setup.admin, "--admin-listen")];
+    for (addr, flag) in flagged {
+        if let Some(addr) = addr {
+            Listener::check_free(addr).map_err(|source| ServeError::Bind { addr, source, flag })?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens every core's raft stream. Where the number of cores has changed since the last start, the groups' states
+/// are written to streams of the new layout first, and the manifest then tells which streams count.
+async fn open_streams(setup: &Arc<Setup>) -> Result<(), ServeError> {
+    let (data_dir, layout) = (&setup.node.data_dir, &setup.node.layout);
+    fs::create_dir_all(&data_dir.join("raft")).await.map_err(at(data_dir))?;
+    let stored = Streams::load(data_dir).await?;
+    if let Some(old) = &stored
+        && old.layout.groups() != layout.groups()
+    {
+        return Err(ServeError::GroupCount { found: old.layout.groups() });
+    }
+    let generation = stored.as_ref().map_or(0, |old| old.generation);
+    let moved = stored.as_ref().is_some_and(|old| old.layout != *layout);
+    let streams = Streams { generation: generation + u32::from(moved), layout: layout.clone() };
+    let mut imports: Vec<GroupImage> = Vec::new();
+    if let Some(old) = stored.as_ref().filter(|_| moved) {
+        tracing::info!(from = old.layout.cores(), to = layout.cores(), "the number of cores has changed");
+        // What an attempt that was cut short has left.
+        fs::remove_dir_all(&streams.root(data_dir)).await.map_err(at(data_dir))?;
+        for core in 0..old.layout.cores() {
+            let groups = read_groups(&old.directory(data_dir, core), here().storage()).await.map_err(StartError::from)?;
+            imports.extend(groups);
+        }
+    }
+    let opening = cores::all().map(|core| {
+        let directory = streams.directory(data_dir, core.0);
+        let (here_too, elsewhere) =
+            std::mem::take(&mut imports).into_iter().partition::<Vec<_>, _>(|image: &GroupImage| {
+                layout.core_of_raft_group(image.group()) == Some(core.0)
+            });
+        imports = elsewhere;
+        cores::call(core, move || async move { here().open_raft(&directory, here_too).await })
+    });
+    let opening: Vec<_> = opening.collect();
+    for opened in futures::future::join_all(opening).await {
+        opened??;
+    }
+    if moved || stored.is_none() {
+        streams.store(data_dir).await?;
+    }
+    if let Some(old) = stored.filter(|_| moved) {
+        fs::remove_dir_all(&old.root(data_dir)).await.map_err(at(data_dir))?;
+    }
+    Ok(())
+}
+
+/// From what raft says to open logs on every core.
+async fn open_shards(setup: &Arc<Setup>, mode: OpenMode) -> Result<(), ServeError> {
+    let data_dir = setup.node.data_dir.clone();
+    heizer_storage::remove_deleted(&data_dir).await.map_err(StartError::from)?;
+    if mode == OpenMode::Unclean {
+        each_core(|| async { here().bump_leader_epochs().await }).await?;
+    }
+    let leader = here();
+    let image = leader.built_image();
+    each_core(move || {
+        let image = image.clone();
+        async move { here().drop_strangers(image).await }
+    })
+    .await?;
+    leader.share_image().await?;
+    leader.finish_adoptions().await?;
+    leader.share_image().await?;
+    let reports = cores::call_all(move || async move { here().open_partitions(mode).await }).await?;
+    let (mut partitions, mut scanned_bytes, mut cut) = (0, 0, 0);
+    for report in reports {
+        let report = report?;
+        partitions += report.partitions;
+        scanned_bytes += report.scanned_bytes;
+        cut += report.cut;
+    }
+    let clean = mode == OpenMode::Clean;
+    tracing::info!(partitions, clean, scanned_bytes, cut, "partitions are open");
+    Ok(())
+}
+
+async fn each_core<F, Fut>(f: F) -> Result<(), ServeError>
+where
+    F: Fn() -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<(), StartError>> + 'static,
+{
+    for outcome in cores::call_all(f).await? {
+        outcome?;
+    }
+    Ok(())
+}
+
+/// Binds the listener on every core; the address that all of them share.
+async fn listen(setup: &Arc<Setup>) -> Result<SocketAddr, ServeError> {
+    let config = &setup.node.config;
+    let connections_max = config.max_connections as usize;
+    let census = Census::new(connections_max, config.max_connections_per_ip as usize);
+    let bound = bind(setup, setup.listen, census.clone())?;
+    for core in cores::all().filter(|core| *core != cores::current()) {
+        let (setup, census) = (setup.clone(), census.clone());
+        cores::call(core, move || async move { bind(&setup, bound, census) }).await??;
+    }
+    Ok(bound)
+}
+
+fn bind(setup: &Setup, addr: SocketAddr, census: Arc<Census>) -> Result<SocketAddr, BindError> {
+    let config = &setup.node.config;
+    let frame_bytes_max = config.socket_request_max_bytes as usize;
+    // Requests may take half of the core's memory, or whatever the largest frame needs.
+    let memory = usize::try_from(config.memory_per_core_bytes).unwrap_or(usize::MAX);
+    let budget = MemoryBudget::new((memory / 2).max(frame_bytes_max.saturating_mul(2)), frame_bytes_max);
+    let limits = Limits {
+        request_bytes_max: frame_bytes_max,
+        idle_max: config.connections_max_idle.unwrap_or(Duration::MAX),
+        ..Limits::default()
+    };
+    let listener = ListenerConfig { name: setup.endpoint.name.as_str().into(), addr };
+    let server = Server::bind(listener, limits, census, budget, Api::new(here()))?;
+    let bound = server.local_addr();
+    here().set_server(Some(server));
+    Ok(bound)
+}
+
+/// Tells the cluster who this broker is and where it is found.
+async fn register(setup: &Setup, bound: SocketAddr) -> Result<(), ServeError> {
+    let shard = here();
+    let advertised = setup.node.config.advertised(&setup.endpoint.name, bound);
+    let cluster_id = base64_uuid(&shard.random_uuid());
+    shard.propose_cluster(ClusterCommand::SetClusterId { id: cluster_id }).await?;
+    shard
+        .propose_cluster(ClusterCommand::RegisterBroker {
+            id: setup.node.id,
+            host: advertised.host,
+            port: advertised.port,
+            rack: None,
+            incarnation: uuid::Uuid::from_bytes(shard.random_uuid()),
+        })
+        .await?;
+    shard.share_image().await?;
+    Ok(())
+}
+
+/// A uuid as Kafka writes cluster ids: base64 for URLs, without padding.
+fn base64_uuid(bytes: &[u8; 16]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    const CHARACTERS: u32 = 22;
+    let value = u128::from_be_bytes(*bytes);
+    // 22 characters hold 132 bits: four zero bits follow the 128.
+    let character = |at: u32| {
+        let shift = 132 - 6 * (at + 1);
+        let six = if shift >= 4 { value >> (shift - 4) } else { value << (4 - shift) };
+        char::from(ALPHABET[(six & 63) as usize])
+    };
+    (0..CHARACTERS).map(character).collect()
+}
+
+fn start_serving() {
+    if let Some(server) = here().server() {
+        task::spawn(async move { server.serve().await });
+    }
+}
+
+fn serve_admin(addr: SocketAddr, started: Instant) -> Result<task::JoinHandle<()>, ServeError> {
+    let bound = Listener::bind(addr);
+    let listener = bound.map_err(|source| ServeError::Bind { addr, source, flag: "--admin-listen" })?;
+    tracing::info!(addr = %listener.local_addr(), "admin listener");
+    Ok(task::spawn(http::serve(listener, Rc::new(Admin { started }))))
+}
+
+/// What the admin listener shows of this broker.
+struct Admin {
+    started: Instant,
+}
+
+impl AdminState for Admin {
+    fn readiness(&self) -> Readiness {
+        if here().is_ready() { Readiness::Ready } else { Readiness::NotReady("starting or stopping".into()) }
+    }
+
+    fn metrics(&self) -> LocalBoxFuture<'_, String> {
+        Box::pin(async {
+            let snapshots = cores::call_all(|| async { here().metrics_snapshot() }).await.unwrap_or_default();
+            metrics::render(&snapshots, &ProcessFigures::read(), time::now() - self.started)
+        })
+    }
+}
+
+fn announce(setup: &Setup, bound: SocketAddr, started: Instant) {
+    let took_ms = u64::try_from((time::now() - started).as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(addr = %bound, took_ms, "ready");
+    if setup.announce {
+        let mut out = io::stdout().lock();
+        // Nobody may be there to read it.
+        drop(writeln!(out, "heizer ready on {bound}").and_then(|()| out.flush()));
+    }
+}
+
+async fn stop(setup: &Setup) -> Result<(), ServeError> {
+    tracing::info!("stopping");
+    cores::call_all(|| async {
+        here().stop_serving();
+        if let Some(server) = here().server() {
+            server.drain(DRAIN_GRACE).await;
+            // It points back at this room.
+            here().set_server(None);
+        }
+    })
+    .await?;
+    let closed = cores::call_all(|| async { here().close().await }).await?;
+    if closed.into_iter().all(|clean| clean) {
+        put_clean_marker(&setup.node.data_dir).await.map_err(at(&setup.node.data_dir))?;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_ids_are_written_as_kafka_does() {
+        assert_eq!(base64_uuid(&[0; 16]), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(base64_uuid(&[0xff; 16]), "_____________________w");
+        assert_eq!(base64_uuid(b"0123456789abcdef"), "MDEyMzQ1Njc4OWFiY2RlZg");
+    }
+}

@@ -1,0 +1,241 @@
+//! The control plane: topics come and go through the cluster group, their partitions through the shard groups, and
+//! the image tells every core. Runs on the cluster core unless it says otherwise.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use heizer_raft::{Applied, GroupId, ProposeError};
+use heizer_runtime::cores::{self, CoreGone, CoreId};
+use heizer_runtime::random;
+use heizer_storage::StorageError;
+use uuid::Uuid;
+
+use super::{Shard, here};
+use crate::metadata::{
+    CLUSTER_GROUP, ClusterCommand, ClusterError, ClusterOutcome, ImageChange, MetadataImage, NewTopic,
+    PartitionAssignment, ShardCommand, TopicRecord, assign_replicas,
+};
+
+/// Why the control plane did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The cluster's state refused.
+    #[error(transparent)]
+    Rejected(#[from] ClusterError),
+    /// Raft did not commit it.
+    #[error(transparent)]
+    Raft(#[from] ProposeError),
+    /// A core did not answer.
+    #[error(transparent)]
+    CoreGone(#[from] CoreGone),
+    /// A partition's files could not be made or removed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// More replicas were asked for than there are brokers.
+    #[error("replication factor {factor} is larger than the number of brokers, {brokers}")]
+    TooFewBrokers {
+        /// Replicas asked for.
+        factor: i16,
+        /// Brokers there are.
+        brokers: usize,
+    },
+    /// A state machine answered something else than was asked.
+    #[error("an answer that does not fit {0}")]
+    Unexpected(&'static str),
+}
+
+/// A topic to be created, its numbers resolved and its configs checked.
+#[derive(Clone, Debug)]
+pub struct TopicPlan {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: u32,
+    /// How many replicas of each.
+    pub replication_factor: i16,
+    /// Replicas named by the client, instead of the two numbers.
+    pub assignments: Option<Vec<Vec<i32>>>,
+    /// What differs from the defaults.
+    pub configs: Vec<(String, String)>,
+}
+
+impl Shard {
+    /// Has the cluster group decide; on the cluster core.
+    pub async fn propose_cluster(&self, command: ClusterCommand) -> Result<ClusterOutcome, ControlError> {
+        let (_, result) = self.raft().propose(CLUSTER_GROUP, command.encode()).await?;
+        match ClusterOutcome::decode(&result) {
+            Ok(ClusterOutcome::Rejected(error)) => Err(error.into()),
+            Ok(outcome) => Ok(outcome),
+            Err(_) => Err(ControlError::Unexpected("a cluster command")),
+        }
+    }
+
+    /// Creates a topic and resolves to its id when every core knows it and every partition is open.
+    pub async fn create_topic(&self, plan: TopicPlan, validate_only: bool) -> Result<Uuid, ControlError> {
+        let topic = self.new_topic(plan)?;
+        if validate_only {
+            self.cluster_state().borrow().check_create(&topic)?;
+            return Ok(Uuid::nil());
+        }
+        let id = topic.id;
+        self.propose_cluster(ClusterCommand::CreateTopic(topic)).await?;
+        let record = self.cluster_state().borrow().topic(id).cloned();
+        // Deleted again in the same breath: that is somebody else's wish.
+        if let Some(record) = record {
+            self.adopt_everywhere(record).await?;
+        }
+        self.share_image().await?;
+        Ok(id)
+    }
+
+    fn new_topic(&self, plan: TopicPlan) -> Result<NewTopic, ControlError> {
+        let replicas = match plan.assignments {
+            Some(assignments) => assignments,
+            None => {
+                let brokers: Vec<i32> = self.cluster_state().borrow().brokers().map(|b| b.id).collect();
+                let factor = u16::try_from(plan.replication_factor).unwrap_or(0);
+                assign_replicas(&brokers, 0, plan.partitions, factor, random::u64()).ok_or(
+                    ControlError::TooFewBrokers { factor: plan.replication_factor, brokers: brokers.len() },
+                )?
+            }
+        };
+        let id = Uuid::from_bytes(random_uuid());
+        Ok(NewTopic { name: plan.name, id, replicas, configs: plan.configs })
+    }
+
+    /// Deletes a topic; resolves when no core knows it any more and its files are gone.
+    pub async fn delete_topic(&self, id: Uuid) -> Result<(), ControlError> {
+        let record = self.cluster_state().borrow().topic(id).cloned();
+        self.propose_cluster(ClusterCommand::DeleteTopic { id }).await?;
+        self.share_image().await?;
+        let name: Arc<str> = record.map_or_else(|| Arc::from(""), |record| record.name.clone());
+        let dropped = cores::call_all(move || {
+            let name = name.clone();
+            async move { here().drop_topic(id, &name).await }
+        });
+        dropped.await?.into_iter().collect::<Result<Vec<()>, _>>()?;
+        Ok(())
+    }
+
+    /// Has the shard groups on every core take over the topic's partitions, and opens them. Idempotent.
+    pub(super) async fn adopt_everywhere(&self, record: Arc<TopicRecord>) -> Result<(), ControlError> {
+        let cores_concerned = (0..record.replicas.len())
+            .map(|partition| self.node.owner(record.id, partition as i32))
+            .collect::<std::collections::BTreeSet<CoreId>>();
+        let calls = cores_concerned.into_iter().map(|core| {
+            let record = record.clone();
+            async move { cores::call(core, move || async move { here().adopt(&record).await }).await? }
+        });
+        try_join_all(calls).await?;
+        Ok(())
+    }
+
+    /// On an owner core: its shard groups take over their partitions of a topic, then the logs are opened.
+    async fn adopt(self: &Rc<Self>, record: &TopicRecord) -> Result<(), ControlError> {
+        let mut by_group: std::collections::BTreeMap<GroupId, Vec<PartitionAssignment>> = Default::default();
+        for (partition, replicas) in (0..).zip(&record.replicas) {
+            if self.node.owner(record.id, partition) == self.core {
+                let group = self.node.layout.group_of_partition(record.id, partition).raft_group();
+                let replicas = replicas.to_vec();
+                by_group.entry(group).or_default().push(PartitionAssignment { partition, replicas });
+            }
+        }
+        let raft = self.raft();
+        let proposals = by_group.into_iter().map(|(group, partitions)| {
+            let command = ShardCommand::Adopt { topic_id: record.id, partitions };
+            raft.propose(group, command.encode())
+        });
+        try_join_all(proposals).await?;
+        self.open_partitions_of(record).await?;
+        Ok(())
+    }
+
+    /// On every core: closes a topic's partitions, removes their files and has the shard groups let go.
+    async fn drop_topic(self: &Rc<Self>, id: Uuid, name: &str) -> Result<(), ControlError> {
+        let gone: Vec<_> = self.partitions().into_iter().filter(|p| p.topic_id() == id).collect();
+        for partition in &gone {
+            self.partitions.borrow_mut().remove(&(id, partition.index()));
+            if &**partition.topic() == super::OFFSETS_TOPIC {
+                self.groups.close(partition.index());
+            }
+            partition.free_waiters();
+        }
+        for partition in &gone {
+            partition.log().delete().await?;
+        }
+        let groups: Vec<GroupId> = self
+            .states
+            .borrow()
+            .iter()
+            .filter(|(_, state)| state.borrow().topics().any(|topic| topic == id))
+            .map(|(group, _)| *group)
+            .collect();
+        let raft = self.raft();
+        let command = ShardCommand::Remove { topic_id: id }.encode();
+        try_join_all(groups.into_iter().map(|group| raft.propose(group, command.clone()))).await?;
+        self.groups.topic_deleted(name);
+        Ok(())
+    }
+
+    fn cluster_state(&self) -> Rc<std::cell::RefCell<crate::metadata::ClusterState>> {
+        self.cluster.borrow().clone().expect("called on the cluster core")
+    }
+
+    /// After every applied command: what it changed goes to the image's writer, in order.
+    pub(super) fn applied(&self, applied: &Applied) {
+        let (Applied::Command { group, .. } | Applied::Restored { group, .. }) = applied;
+        let changes = if *group == CLUSTER_GROUP {
+            self.cluster_state().borrow_mut().take_changes()
+        } else {
+            match self.states.borrow().get(group) {
+                Some(state) => state.borrow_mut().take_changes(),
+                None => return,
+            }
+        };
+        self.tell_builder(changes);
+    }
+
+    pub(super) fn tell_builder(&self, changes: Vec<ImageChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        cores::cast(self.node.cluster_core(), move || {
+            let shard = here();
+            let image = shard.builder.borrow_mut().apply(changes);
+            publish(&image);
+        });
+    }
+
+    /// Resolves when every core has the image as it is now; on the cluster core. Changes that other cores sent
+    /// before their answers are in it.
+    pub async fn share_image(&self) -> Result<(), ControlError> {
+        let image = self.builder.borrow().image();
+        cores::call_all(move || {
+            let image = image.clone();
+            async move { here().set_image(image) }
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// Sends the image to every core.
+fn publish(image: &Arc<MetadataImage>) {
+    for core in cores::all() {
+        let image = image.clone();
+        cores::cast(core, move || {
+            if let Some(shard) = cores::try_room::<Shard>() {
+                shard.set_image(image);
+            }
+        });
+    }
+}
+
+/// A random (version 4) uuid's bytes.
+pub(super) fn random_uuid() -> [u8; 16] {
+    let mut bytes = random::bytes::<16>();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes
+}

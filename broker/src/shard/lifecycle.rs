@@ -1,0 +1,383 @@
+//! A core's room comes up and goes down: raft first, then what raft says is here, then the logs.
+//!
+//! The cluster core leads: see [`crate::serve`] for the order over all cores.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use heizer_raft::{GroupId, GroupImage, NodeId, RaftConfig, RaftHost, StateMachine};
+use heizer_runtime::collections::HashMap;
+use heizer_runtime::{cores, task, time};
+use heizer_storage::{Log, OpenMode, StorageContext, StorageError, StorageLimits};
+use uuid::Uuid;
+
+use super::control::ControlError;
+use super::waits::{Waits, wake};
+use super::{Groups, Node, OFFSETS_TOPIC, Shard, producer_ids};
+use crate::coordinator::group::GroupConfig;
+use crate::fetch_session::FetchSessions;
+use crate::metadata::{
+    CLUSTER_GROUP, ClusterState, ImageBuilder, ImageChange, MetadataImage, ShardCommand, ShardState,
+    TopicRecord,
+};
+use crate::metrics::CoreMetrics;
+use crate::partition::Partition;
+
+/// Logs of one core opened or closed at the same time.
+const LOGS_AT_ONCE: usize = 32;
+
+/// How often idle append chunks are given back.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The room could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Raft's stream.
+    #[error("the metadata cannot be read: {0}")]
+    Raft(#[from] heizer_raft::OpenError),
+    /// The control plane.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A log.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What a core found when it opened its partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartReport {
+    /// Partitions that it serves.
+    pub partitions: usize,
+    /// Bytes that had to be checked batch by batch.
+    pub scanned_bytes: u64,
+    /// Logs whose end was cut off.
+    pub cut: usize,
+}
+
+impl Shard {
+    /// Makes this core's room, without anything in it.
+    pub fn install(node: Arc<Node>) -> Rc<Shard> {
+        let config = &node.config;
+        let group_config = GroupConfig {
+            session_timeout_ms_min: config.group_min_session_timeout_ms,
+            session_timeout_ms_max: config.group_max_session_timeout_ms,
+            initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+            members_max: config.group_max_size as usize,
+            offset_metadata_max: config.offset_metadata_max_bytes as usize,
+            offsets_retention_ms: config.offsets_retention_ms,
+            offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+            ..GroupConfig::default()
+        };
+        let memory = usize::try_from(config.memory_per_core_bytes).unwrap_or(usize::MAX);
+        let limits = StorageLimits { tail_cache_max: memory / 4, ..StorageLimits::default() };
+        let cores = cores::count().max(1);
+        let shard = Rc::new(Shard {
+            core: cores::current(),
+            image: Default::default(),
+            partitions: Default::default(),
+            topic_configs: Default::default(),
+            raft: Default::default(),
+            states: Default::default(),
+            cluster: Default::default(),
+            builder: ImageBuilder::new().into(),
+            storage: StorageContext::new(limits),
+            waits: Waits::default(),
+            producer_ids: producer_ids::ProducerIds::default(),
+            ready: false.into(),
+            ended: false.into(),
+            end: Default::default(),
+            server: Default::default(),
+            groups: Rc::new(Groups::new(group_config)),
+            sessions: FetchSessions::new((config.fetch_sessions_max as usize).div_ceil(cores)).into(),
+            metrics: Rc::new(CoreMetrics::default()),
+            node,
+        });
+        cores::set_room(shard.clone());
+        shard
+    }
+
+    /// Opens the raft groups of this core from its stream in `directory`, with `imports` of groups that lived on
+    /// other cores before; then what they say goes to the image.
+    pub async fn open_raft(&self, directory: &Path, imports: Vec<GroupImage>) -> Result<(), StartError> {
+        let mut machines: Vec<(GroupId, Box<dyn StateMachine>)> = Vec::new();
+        for group in self.node.layout.raft_groups_of(self.core.0) {
+            if group == CLUSTER_GROUP {
+                let state = Rc::new(ClusterState::new().into());
+                *self.cluster.borrow_mut() = Some(Rc::clone(&state));
+                machines.push((group, Box::new(state)));
+            } else {
+                let state = Rc::new(ShardState::new().into());
+                self.states.borrow_mut().insert(group, Rc::clone(&state));
+                machines.push((group, Box::new(state)));
+            }
+        }
+        let me = NodeId(u64::from(self.node.id.unsigned_abs()) + 1);
+        let raft =
+            RaftHost::open_importing(
+                directory,
+                &self.storage,
+                me,
+                RaftConfig::default(),
+                machines,
+                &[me],
+                imports,
+            )
+            .await?;
+        *self.raft.borrow_mut() = Some(Rc::new(raft));
+        self.tell_all_changes();
+        self.raft().on_apply(|applied| super::here().applied(applied));
+        Ok(())
+    }
+
+    /// What replaying the logs has changed, all of it.
+    fn tell_all_changes(&self) {
+        let mut changes = Vec::new();
+        if let Some(cluster) = &*self.cluster.borrow() {
+            changes.append(&mut cluster.borrow_mut().take_changes());
+            changes.push(ImageChange::Controller(Some(self.node.id)));
+        }
+        for state in self.states.borrow().values() {
+            changes.append(&mut state.borrow_mut().take_changes());
+        }
+        self.tell_builder(changes);
+    }
+
+    /// Lets shard groups go of topics that the cluster group does not have any more, and the directories of such.
+    /// `image` is complete.
+    pub async fn drop_strangers(&self, image: Arc<MetadataImage>) -> Result<(), StartError> {
+        let mut strangers: Vec<(GroupId, Uuid)> = Vec::new();
+        for (group, state) in self.states.borrow().iter() {
+            let gone = state.borrow().topics().filter(|id| image.topic(*id).is_none()).collect::<Vec<_>>();
+            strangers.extend(gone.into_iter().map(|id| (*group, id)));
+        }
+        for (group, topic_id) in strangers {
+            let command = ShardCommand::Remove { topic_id };
+            self.raft().propose(group, command.encode()).await.map_err(ControlError::from)?;
+        }
+        Ok(())
+    }
+
+    /// Opens every partition that this core's groups govern.
+    pub async fn open_partitions(self: &Rc<Self>, mode: OpenMode) -> Result<StartReport, StartError> {
+        let image = self.image();
+        let mut report = StartReport::default();
+        let mut wanted = Vec::new();
+        for topic in image.topics() {
+            // Some are open already, where a crash had left a topic half made.
+            let open = |index: &i32| self.partitions.borrow().contains_key(&(topic.record.id, *index));
+            for index in self.indexes_here(&topic.record).into_iter().filter(|index| !open(index)) {
+                wanted.push((topic.record.clone(), index));
+            }
+        }
+        let total = wanted.len();
+        let mut wanted = wanted.into_iter();
+        let mut opening = FuturesUnordered::new();
+        let mut told = time::now();
+        loop {
+            while opening.len() < LOGS_AT_ONCE
+                && let Some((record, index)) = wanted.next()
+            {
+                opening.push(self.clone().open_partition(record, index, mode));
+            }
+            let Some(opened) = opening.next().await else { break };
+            let opened = opened?;
+            report.partitions += 1;
+            report.scanned_bytes += opened.scanned_bytes;
+            report.cut += opened.cut;
+            if time::now() - told > Duration::from_secs(1) {
+                told = time::now();
+                tracing::info!(core = self.core.0, opened = report.partitions, total, "opening partitions");
+            }
+        }
+        Ok(report)
+    }
+
+    /// After an unclean stop: a new leader epoch for every partition here, committed before the first append, so that
+    /// what a lost end held can be told from what takes its place (contract R7).
+    pub async fn bump_leader_epochs(&self) -> Result<(), StartError> {
+        let mut by_group: HashMap<GroupId, Vec<(Uuid, i32)>> = HashMap::default();
+        for (group, state) in self.states.borrow().iter() {
+            let partitions: Vec<_> = state.borrow().partitions().map(|(id, index, _)| (id, index)).collect();
+            if !partitions.is_empty() {
+                by_group.insert(*group, partitions);
+            }
+        }
+        let raft = self.raft();
+        let proposals = by_group.into_iter().map(|(group, partitions)| {
+            raft.propose(group, ShardCommand::BumpLeaderEpoch { partitions }.encode())
+        });
+        futures::future::try_join_all(proposals).await.map_err(ControlError::from)?;
+        Ok(())
+    }
+
+    /// Opens the partitions of a topic that have just been adopted here.
+    pub(super) async fn open_partitions_of(self: &Rc<Self>, record: &TopicRecord) -> Result<(), StorageError> {
+        let record = Arc::new(record.clone());
+        let mut opening = FuturesUnordered::new();
+        for index in self.indexes_here(&record) {
+            if !self.partitions.borrow().contains_key(&(record.id, index)) {
+                opening.push(self.clone().open_partition(record.clone(), index, OpenMode::Unclean));
+            }
+        }
+        while let Some(opened) = opening.next().await {
+            opened?;
+        }
+        Ok(())
+    }
+
+    /// The partitions of a topic that live on this core.
+    fn indexes_here(&self, record: &TopicRecord) -> Vec<i32> {
+        let all = 0..record.replicas.len() as i32;
+        all.filter(|index| self.node.owner(record.id, *index) == self.core).collect()
+    }
+
+    async fn open_partition(
+        self: Rc<Self>,
+        record: Arc<TopicRecord>,
+        index: i32,
+        mode: OpenMode,
+    ) -> Result<StartReport, StorageError> {
+        let directory = partition_directory(&self.node.data_dir, &record.name, index);
+        let config = self.typed(&record.configs, &record.name).log_config();
+        let metadata = directory.join("partition.metadata");
+        let there = heizer_runtime::fs::exists(&metadata)
+            .await
+            .map_err(|source| StorageError::Io { path: metadata, action: "look for", source })?;
+        let mut report = StartReport { partitions: 1, ..StartReport::default() };
+        let log = if there {
+            let (log, found) = Log::open(&directory, config, mode, self.storage.clone()).await?;
+            report.scanned_bytes = found.scanned_bytes;
+            report.cut = usize::from(found.cut.is_some());
+            log
+        } else {
+            Log::create(&directory, *record.id.as_bytes(), config, self.storage.clone()).await?
+        };
+        if log.topic_id() != *record.id.as_bytes() {
+            let reason = format!("belongs to another topic than {} ({})", record.name, record.id);
+            return Err(StorageError::Corrupt { path: directory, reason });
+        }
+        self.take_partition(&record, index, log);
+        Ok(report)
+    }
+
+    fn take_partition(&self, record: &TopicRecord, index: i32, log: Rc<Log>) {
+        let epoch = self
+            .states
+            .borrow()
+            .get(&self.node.layout.group_of_partition(record.id, index).raft_group())
+            .and_then(|state| state.borrow().partition(record.id, index).map(|state| state.leader_epoch))
+            .unwrap_or(0);
+        let name = ByteString::from(&*record.name);
+        let partition = Partition::new(record.id, name, index, log, epoch, Rc::new(wake));
+        self.partitions.borrow_mut().insert((record.id, index), partition.clone());
+        if &*record.name == OFFSETS_TOPIC {
+            self.groups.open(partition);
+        }
+    }
+
+    /// Starts what runs beside requests: timers of groups, retention, housekeeping.
+    pub fn start_background(self: &Rc<Self>) {
+        task::spawn(self.groups.clone().keep_time());
+        task::spawn(self.clone().keep_house());
+        self.ready.set(true);
+    }
+
+    async fn keep_house(self: Rc<Self>) {
+        let retention_every = self.node.config.retention_check_interval;
+        let mut retention_due = time::now() + retention_every;
+        loop {
+            time::sleep(SWEEP_INTERVAL.min(retention_every)).await;
+            self.storage.sweep_idle();
+            if time::now() >= retention_due {
+                retention_due = time::now() + retention_every;
+                self.apply_retention().await;
+            }
+        }
+    }
+
+    /// Deletes what retention lets go of, a partition after the other, within the background's share.
+    async fn apply_retention(&self) {
+        /// Percent of the core.
+        const SHARE: u32 = 10;
+        let mut pacer = task::Pacer::new(SHARE);
+        for partition in self.partitions() {
+            let log = partition.log();
+            log.expire_producers(time::wall_clock_ms());
+            match log.apply_retention(time::wall_clock_ms(), partition.high_watermark()).await {
+                Ok(0) => {}
+                Ok(segments) => {
+                    let (topic, index) = (partition.topic(), partition.index());
+                    tracing::info!(%topic, partition = index, segments, "deleted old segments");
+                }
+                // A partition that is going, or one whose failure has been logged where it happened.
+                Err(StorageError::Closed { .. } | StorageError::Failed(_)) => {}
+                Err(error) => tracing::warn!(%error, "retention could not be applied"),
+            }
+            pacer.checkpoint().await;
+        }
+    }
+
+    /// No more requests are taken for good: `is_ready` is false from here.
+    pub fn stop_serving(&self) {
+        self.ready.set(false);
+        self.partitions().iter().for_each(|partition| partition.free_waiters());
+    }
+
+    /// Seals every log and stops raft. Whether everything was closed in good order.
+    pub async fn close(&self) -> bool {
+        let partitions: Vec<Rc<Partition>> =
+            self.partitions.borrow_mut().drain().map(|(_, partition)| partition).collect();
+        let mut partitions = partitions.into_iter();
+        let mut closing = FuturesUnordered::new();
+        let mut clean = true;
+        loop {
+            while closing.len() < LOGS_AT_ONCE
+                && let Some(partition) = partitions.next()
+            {
+                if &**partition.topic() == OFFSETS_TOPIC {
+                    self.groups.close(partition.index());
+                }
+                closing.push(async move { partition.log().close().await });
+            }
+            match closing.next().await {
+                None => break,
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    clean = false;
+                    tracing::warn!(%error, "a log was not closed in good order");
+                }
+            }
+        }
+        if let Some(raft) = self.raft.borrow_mut().take() {
+            raft.shutdown().await;
+            clean &= !raft.has_failed();
+        }
+        clean
+    }
+
+    /// Adopts topics that a crash has left between the cluster group and the shard groups; on the cluster core.
+    pub async fn finish_adoptions(&self) -> Result<usize, StartError> {
+        let image = self.builder.borrow().image();
+        let incomplete: Vec<Arc<TopicRecord>> =
+            image.topics().filter(|topic| !topic.is_complete()).map(|topic| topic.record.clone()).collect();
+        for record in &incomplete {
+            self.adopt_everywhere(record.clone()).await?;
+        }
+        Ok(incomplete.len())
+    }
+
+    /// The image that its writer has now; on the cluster core.
+    pub fn built_image(&self) -> Arc<MetadataImage> {
+        self.builder.borrow().image()
+    }
+}
+
+/// Where a partition's files are: Kafka's own naming.
+pub fn partition_directory(data_dir: &Path, topic: &str, index: i32) -> PathBuf {
+    data_dir.join(format!("{topic}-{index}"))
+}

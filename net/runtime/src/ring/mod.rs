@@ -1,0 +1,18 @@
+//! The real backend: one glommio executor and one io_uring of our own per core.
+//!
+//! glommio schedules tasks and parks the thread; everything that makes a task ready comes through our ring: files,
+//! sockets, timers and doorbells from other cores. The [`flusher`] enters the ring once a scheduler pass.
+
+mod driver;
+mod file;
+mod flusher;
+mod mailbox;
+mod op;
+pub(crate) mod path;
+mod socket;
+
+pub(crate) use driver::{Clock, Driver};
+pub(crate) use file::File;
+pub(crate) use flusher::flush_forever;
+pub(crate) use mailbox::{Doorbell, Mailbox};
+pub(crate) use socket::{Listener, Stream};

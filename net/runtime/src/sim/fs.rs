@@ -1,0 +1,322 @@
+//! The facade's files and paths on a simulated disk: the latency and the faults around [`Disk`] and [`Inode`].
+//!
+//! An operation takes effect when it completes, which is after a seeded time and therefore in any order. It goes on
+//! when its future is dropped, as in a real ring.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::disk::{Disk, errno};
+use super::inode::{Inode, SECTOR_BYTES};
+use super::world::{CoreKey, Fate, World};
+use crate::buf::{AlignedBuf, BLOCK_BYTES};
+use crate::fs::{DirEntry, OpenOptions, WriteSync};
+
+const READ_NS: (u64, u64) = (10_000, 200_000);
+const WRITE_NS: (u64, u64) = (15_000, 300_000);
+const SYNC_NS: (u64, u64) = (50_000, 2_000_000);
+const METADATA_NS: (u64, u64) = (5_000, 100_000);
+/// One operation in a hundred takes this long: the device cleans up, or a neighbour is noisy.
+const HICCUP_NS: (u64, u64) = (5_000_000, 40_000_000);
+const HICCUP_PPM: u32 = 10_000;
+
+/// A node's disk as one of its cores sees it.
+#[derive(Clone)]
+pub(crate) struct SimDisk {
+    world: Rc<World>,
+    key: CoreKey,
+    disk: Rc<RefCell<Disk>>,
+}
+
+impl SimDisk {
+    pub(super) fn new(world: Rc<World>, key: CoreKey, disk: Rc<RefCell<Disk>>) -> SimDisk {
+        SimDisk { world, key, disk }
+    }
+
+    pub(crate) async fn open(&self, path: &Path, options: OpenOptions) -> io::Result<SimFile> {
+        let path = path.to_owned();
+        let opened = self.metadata(move |disk, context| {
+            let inode = match disk.file(&path) {
+                Ok(_) if options.create_new => return Err(errno(libc::EEXIST)),
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && (options.create || options.create_new) =>
+                {
+                    context.space(disk, 0, 0)?;
+                    disk.create_file(&path)?
+                }
+                found => found?,
+            };
+            if options.truncate {
+                inode.borrow_mut().set_len(0);
+            }
+            Ok(inode)
+        });
+        let inode = opened.await?;
+        Ok(SimFile(Rc::new(OpenFile { disk: self.clone(), inode, options })))
+    }
+
+    pub(crate) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        let change = move |disk: &mut Disk, context: &Context| {
+            context.space(disk, 0, 0)?;
+            disk.create_dir_all(&path)
+        };
+        self.metadata(change).await
+    }
+
+    pub(crate) async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.path_change(path, Disk::remove_file).await
+    }
+
+    pub(crate) async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.path_change(path, Disk::remove_dir_all).await
+    }
+
+    pub(crate) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let to = to.to_owned();
+        self.path_change(from, move |disk, from| disk.rename(from, &to)).await
+    }
+
+    pub(crate) async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        let sync = move |disk: &mut Disk, context: &Context| match context.fate {
+            Fate::Crashed => Ok(()),
+            Fate::Completed if context.fails(disk.faults.sync_error_ppm) => Err(errno(libc::EIO)),
+            Fate::Completed => disk.sync_dir(&path),
+        };
+        self.operation(SYNC_NS, sync).await
+    }
+
+    pub(crate) async fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.path_query(path, Disk::read_dir).await
+    }
+
+    pub(crate) async fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.path_query(path, Disk::exists).await
+    }
+
+    pub(crate) async fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.path_query(path, |disk, _| Ok(disk.free_bytes())).await
+    }
+
+    fn path_change<F>(&self, path: &Path, change: F) -> impl Future<Output = io::Result<()>> + use<F>
+    where
+        F: FnOnce(&mut Disk, &Path) -> io::Result<()> + 'static,
+    {
+        let path: PathBuf = path.to_owned();
+        self.metadata(move |disk, _| change(disk, &path))
+    }
+
+    fn path_query<T: 'static, F>(
+        &self,
+        path: &Path,
+        query: F,
+    ) -> impl Future<Output = io::Result<T>> + use<T, F>
+    where
+        F: FnOnce(&Disk, &Path) -> io::Result<T> + 'static,
+    {
+        let path: PathBuf = path.to_owned();
+        self.metadata(move |disk, _| query(disk, &path))
+    }
+
+    fn metadata<T: 'static, F>(&self, operation: F) -> impl Future<Output = io::Result<T>> + use<T, F>
+    where
+        F: FnOnce(&mut Disk, &Context) -> io::Result<T> + 'static,
+    {
+        self.operation(METADATA_NS, operation)
+    }
+
+    /// Submits `operation`, to take effect after a time drawn from `latency`.
+    fn operation<T: 'static, F>(
+        &self,
+        latency: (u64, u64),
+        operation: F,
+    ) -> impl Future<Output = T> + use<T, F>
+    where
+        F: FnOnce(&mut Disk, &Context) -> T + 'static,
+    {
+        let rng = &self.world.rng;
+        let (low, high) = if rng.chance(HICCUP_PPM) { HICCUP_NS } else { latency };
+        let latency = rng.between(low, high) * u64::from(self.disk.borrow().faults.slowness.max(1));
+        let (world, disk) = (self.world.clone(), self.disk.clone());
+        self.world.submit(self.key, latency, move |fate| {
+            operation(&mut disk.borrow_mut(), &Context { world: &world, fate })
+        })
+    }
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimDisk").field("core", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// What an operation knows when it completes.
+struct Context<'a> {
+    world: &'a World,
+    fate: Fate,
+}
+
+impl Context<'_> {
+    fn fails(&self, per_million: u32) -> bool {
+        self.world.rng.chance(per_million)
+    }
+
+    /// Whether a file may grow from `len` to `new_len`.
+    fn space(&self, disk: &Disk, len: u64, new_len: u64) -> io::Result<()> {
+        if self.fails(disk.faults.no_space_ppm) {
+            return Err(errno(libc::ENOSPC));
+        }
+        disk.check_space(len, new_len)
+    }
+}
+
+/// A file on a simulated disk. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct SimFile(Rc<OpenFile>);
+
+struct OpenFile {
+    disk: SimDisk,
+    inode: Rc<RefCell<Inode>>,
+    options: OpenOptions,
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenFile").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl SimFile {
+    pub(crate) fn is_direct(&self) -> bool {
+        self.0.options.direct
+    }
+
+    pub(crate) async fn read_at(&self, mut buf: AlignedBuf, offset: u64) -> (io::Result<usize>, AlignedBuf) {
+        self.assert_aligned("offset", offset);
+        self.assert_aligned("length", buf.len() as u64);
+        let (inode, readable) = (self.0.inode.clone(), self.0.options.read);
+        let read = move |disk: &mut Disk, context: &Context| {
+            if !readable {
+                return (Err(errno(libc::EBADF)), buf);
+            }
+            if context.fails(disk.faults.read_error_ppm) {
+                return (Err(errno(libc::EIO)), buf);
+            }
+            let count = inode.borrow().read(offset, &mut buf);
+            (Ok(count), buf)
+        };
+        self.0.disk.operation(READ_NS, read).await
+    }
+
+    pub(crate) async fn write_at(&self, parts: Vec<Bytes>, offset: u64, sync: WriteSync) -> io::Result<()> {
+        self.assert_aligned("offset", offset);
+        for part in &parts {
+            self.assert_aligned("address", part.as_ptr().addr() as u64);
+            self.assert_aligned("length", part.len() as u64);
+        }
+        self.assert_writable()?;
+        let inode = self.0.inode.clone();
+        let write = move |disk: &mut Disk, context: &Context| {
+            let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
+            let old_len = inode.borrow().len();
+            context.space(disk, old_len, old_len.max(offset + len))?;
+            let mut inode = inode.borrow_mut();
+            // Of a failed write any number of sectors got through.
+            let failed = context.fails(disk.faults.write_error_ppm);
+            let sectors = len / SECTOR_BYTES;
+            let allowed = if failed { context.world.rng.below(sectors + 1) * SECTOR_BYTES } else { len };
+            write_parts(&mut inode, &parts, offset, allowed);
+            if failed {
+                return Err(errno(libc::EIO));
+            }
+            if sync == WriteSync::Data && context.fate == Fate::Completed {
+                inode.sync_range(offset..offset + len);
+            }
+            Ok(())
+        };
+        let latency = match sync {
+            WriteSync::None => WRITE_NS,
+            WriteSync::Data => SYNC_NS,
+        };
+        self.0.disk.operation(latency, write).await
+    }
+
+    pub(crate) async fn sync_data(&self) -> io::Result<()> {
+        let upto = self.0.inode.borrow_mut().begin_sync();
+        let inode = self.0.inode.clone();
+        let sync = move |disk: &mut Disk, context: &Context| {
+            let mut inode = inode.borrow_mut();
+            if context.fate == Fate::Crashed {
+                return Ok(());
+            }
+            if context.fails(disk.faults.sync_error_ppm) {
+                inode.fail_sync(upto);
+                return Err(errno(libc::EIO));
+            }
+            inode.end_sync(upto);
+            Ok(())
+        };
+        self.0.disk.operation(SYNC_NS, sync).await
+    }
+
+    pub(crate) async fn sync_all(&self) -> io::Result<()> {
+        self.sync_data().await
+    }
+
+    pub(crate) async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.assert_writable()?;
+        let inode = self.0.inode.clone();
+        let allocate = move |disk: &mut Disk, context: &Context| {
+            let old_len = inode.borrow().len();
+            context.space(disk, old_len, old_len.max(offset + len))?;
+            inode.borrow_mut().allocate(offset + len);
+            Ok(())
+        };
+        self.0.disk.metadata(allocate).await
+    }
+
+    pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.assert_writable()?;
+        let inode = self.0.inode.clone();
+        let set_len = move |_: &mut Disk, _: &Context| {
+            inode.borrow_mut().set_len(len);
+            Ok(())
+        };
+        self.0.disk.metadata(set_len).await
+    }
+
+    pub(crate) async fn len(&self) -> io::Result<u64> {
+        let inode = self.0.inode.clone();
+        self.0.disk.metadata(move |_, _| Ok(inode.borrow().len())).await
+    }
+
+    fn assert_aligned(&self, what: &str, value: u64) {
+        assert!(
+            !self.0.options.direct || value.is_multiple_of(BLOCK_BYTES as u64),
+            "direct I/O wants multiples of {BLOCK_BYTES}, but the {what} is {value}"
+        );
+    }
+
+    fn assert_writable(&self) -> io::Result<()> {
+        if self.0.options.write { Ok(()) } else { Err(errno(libc::EBADF)) }
+    }
+}
+
+/// Writes the first `allowed` bytes of `parts`.
+fn write_parts(inode: &mut Inode, parts: &[Bytes], offset: u64, allowed: u64) {
+    let mut at = 0;
+    for part in parts {
+        let count = (part.len() as u64).min(allowed - at);
+        if count > 0 {
+            inode.write(offset + at, &part[..count as usize]);
+        }
+        at += count;
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the whole codec: against an independent implementation, and against hostile bytes.
+
+mod batches;
+mod framing;
+mod hostile;
+mod oracle;
+pub(crate) mod random;
+mod seeds;

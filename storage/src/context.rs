@@ -1,0 +1,163 @@
+//! What the logs of one core share: budgets for memory and open files.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+
+use bytes::Bytes;
+use heizer_runtime::buf::AlignedBuf;
+
+use crate::segment::Segment;
+use crate::tail::Tail;
+
+/// Length of the block of zeros that files are zeroed from.
+pub(crate) const ZEROS_BYTES: usize = 64 << 10;
+
+/// Bounds for one core.
+#[derive(Copy, Clone, Debug)]
+pub struct StorageLimits {
+    /// Bytes of append chunks kept for tail readers. What is not written yet is kept in any case: the bound on that
+    /// is the admission of produce requests.
+    pub tail_cache_max: usize,
+    /// Bytes of indexes of sealed segments kept in memory.
+    pub index_cache_max: usize,
+    /// Segment files kept open.
+    pub open_files_max: usize,
+}
+
+impl Default for StorageLimits {
+    fn default() -> Self {
+        Self { tail_cache_max: 16 << 20, index_cache_max: 4 << 20, open_files_max: 512 }
+    }
+}
+
+/// One per core, shared by its logs and streams; outlives them.
+pub struct StorageContext {
+    limits: StorageLimits,
+    chunk_bytes: Rc<Cell<usize>>,
+    index_bytes: Rc<Cell<usize>>,
+    /// Every chunk in order of its birth, by its tail and file position.
+    chunks: RefCell<VecDeque<(Weak<RefCell<Tail>>, u64)>>,
+    indexes: RefCell<VecDeque<Weak<Segment>>>,
+    files: RefCell<VecDeque<Weak<Segment>>>,
+    zeros: Bytes,
+}
+
+impl StorageContext {
+    /// A context with nothing in it.
+    pub fn new(limits: StorageLimits) -> Rc<Self> {
+        Rc::new(Self {
+            limits,
+            chunk_bytes: Rc::default(),
+            index_bytes: Rc::default(),
+            chunks: RefCell::default(),
+            indexes: RefCell::default(),
+            files: RefCell::default(),
+            zeros: AlignedBuf::zeroed(ZEROS_BYTES).freeze(),
+        })
+    }
+
+    /// Bytes of append chunks now held.
+    pub fn tail_cache_bytes(&self) -> usize {
+        self.chunk_bytes.get()
+    }
+
+    /// Takes the chunks back from files without an append since the last sweep. For the core's housekeeping, every
+    /// ten seconds or so.
+    pub fn sweep_idle(&self) {
+        let mut chunks = self.chunks.borrow_mut();
+        let mut swept: Vec<Rc<RefCell<Tail>>> = Vec::new();
+        for tail in chunks.iter().filter_map(|(tail, _)| tail.upgrade()) {
+            if swept.last().is_none_or(|last| !Rc::ptr_eq(last, &tail)) {
+                swept.push(tail);
+            }
+        }
+        swept.sort_by_key(|tail| Rc::as_ptr(tail).addr());
+        swept.dedup_by(|a, b| Rc::ptr_eq(a, b));
+        for tail in &swept {
+            let mut tail = tail.borrow_mut();
+            if !tail.take_touched() {
+                tail.evict_all();
+            }
+        }
+        chunks.retain(|(tail, start)| tail.upgrade().is_some_and(|tail| tail.borrow().holds(*start)));
+    }
+
+    /// Evicts the oldest chunks until the budget holds or nothing can go. Called with no tail borrowed.
+    pub(crate) fn enforce(&self) {
+        if self.chunk_bytes.get() <= self.limits.tail_cache_max {
+            return;
+        }
+        let mut chunks = self.chunks.borrow_mut();
+        for _ in 0..chunks.len() {
+            if self.chunk_bytes.get() <= self.limits.tail_cache_max {
+                return;
+            }
+            let Some((weak, start)) = chunks.pop_front() else { return };
+            let Some(tail) = weak.upgrade() else { continue };
+            let mut tail = tail.borrow_mut();
+            if tail.holds(start) && !tail.evict_oldest() {
+                chunks.push_back((weak, start));
+            }
+        }
+    }
+
+    pub(crate) fn charge_chunk(&self, tail: &Rc<RefCell<Tail>>, start: u64, bytes: usize) -> Charge {
+        self.chunks.borrow_mut().push_back((Rc::downgrade(tail), start));
+        Charge::new(&self.chunk_bytes, bytes)
+    }
+
+    /// Takes note that `segment`, which is sealed, holds its indexes in memory; drops others' for it.
+    pub(crate) fn charge_index(&self, segment: &Rc<Segment>, bytes: usize) -> Charge {
+        let charge = Charge::new(&self.index_bytes, bytes);
+        let mut indexes = self.indexes.borrow_mut();
+        indexes.push_back(Rc::downgrade(segment));
+        while self.index_bytes.get() > self.limits.index_cache_max && indexes.len() > 1 {
+            if let Some(oldest) = indexes.pop_front().and_then(|weak| weak.upgrade()) {
+                oldest.drop_cached_indexes();
+            }
+        }
+        charge
+    }
+
+    /// Takes note that `segment` has its file open; closes others' for it.
+    pub(crate) fn note_open_file(&self, segment: &Rc<Segment>) {
+        let mut files = self.files.borrow_mut();
+        files.push_back(Rc::downgrade(segment));
+        while files.len() > self.limits.open_files_max {
+            if let Some(oldest) = files.pop_front().and_then(|weak| weak.upgrade()) {
+                oldest.close_file();
+            }
+        }
+    }
+
+    /// `bytes` of zeros, a multiple of the block size, in parts fit for a direct write.
+    pub(crate) fn zeros(&self, mut bytes: usize) -> Vec<Bytes> {
+        let mut parts = Vec::with_capacity(bytes.div_ceil(ZEROS_BYTES));
+        while bytes > 0 {
+            let part = bytes.min(ZEROS_BYTES);
+            parts.push(self.zeros.slice(..part));
+            bytes -= part;
+        }
+        parts
+    }
+}
+
+/// Bytes counted against a budget until this is dropped.
+pub(crate) struct Charge {
+    account: Rc<Cell<usize>>,
+    bytes: usize,
+}
+
+impl Charge {
+    fn new(account: &Rc<Cell<usize>>, bytes: usize) -> Self {
+        account.set(account.get() + bytes);
+        Self { account: account.clone(), bytes }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.set(self.account.get() - self.bytes);
+    }
+}

@@ -1,0 +1,41 @@
+//! Partition logs on direct I/O in Kafka's on-disk format, and the stream that Raft logs stand on.
+//!
+//! Everything here is owned by one core. A [`Log`] is appended to in memory, flushed in groups by a task that exists
+//! only while there is something to flush, and read from memory or disk; [`stream::Stream`] is its simpler sibling
+//! for entries that only their writer reads back. Nothing here knows of the network, of replication, or of the clock
+//! beyond `heizer_runtime`.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `log/` | one partition's log: append, flush, read, look up, retain, truncate, open and recover |
+//! | `segment/` | one segment: its files, writing and sealing them, walking them |
+//! | `tail.rs` | append chunks: disk source and tail cache in one |
+//! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
+//! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
+//! | `context.rs` | what logs of a core share: budgets |
+//! | `stream/` | Raft's stream |
+
+mod batch;
+mod config;
+mod context;
+mod epoch;
+mod error;
+mod index;
+mod log;
+mod paths;
+mod producer;
+mod rope;
+mod segment;
+pub mod stream;
+mod tail;
+#[cfg(test)]
+mod testing;
+
+pub use config::{FLUSH_UNSET, Level, LogConfig, UnknownLevel};
+pub use context::{StorageContext, StorageLimits};
+pub use epoch::EpochEnd;
+pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
+pub use log::{
+    AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
+    TimestampOffset, remove_deleted,
+};

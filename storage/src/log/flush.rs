@@ -1,0 +1,224 @@
+//! The flush task: brings what was appended to the log's level, in order, in groups.
+//!
+//! It is spawned by the first append that finds none, and ends when there is nothing left to do. While one flush is
+//! in flight everything that arrives joins the next.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::{self, Either};
+use heizer_runtime::fs::{self, WriteSync};
+use heizer_runtime::task;
+use heizer_runtime::time::{self, Instant};
+
+use crate::config::Level;
+use crate::error::{IoContext, LogFailed, StorageError};
+use crate::log::{Log, Role, State};
+use crate::paths::EPOCHS;
+use crate::segment::Segment;
+
+/// At level memory, data is written when there is this much of it, or after this time.
+const LAZY_BYTES: u64 = 1 << 20;
+const LAZY_MS: u64 = 1000;
+
+/// What the flush task does next.
+enum Job {
+    /// Bring the epoch checkpoint up to date.
+    Epochs(Vec<u8>),
+    /// Write what is appended to this segment.
+    Write { segment: Rc<Segment>, sync: WriteSync, segment_bytes: u32 },
+    /// Seal a segment that was rolled.
+    Seal(Rc<Segment>),
+    /// Create the file of the active segment.
+    Create(Rc<Segment>),
+    /// Sync what was written without.
+    Sync { segments: Vec<Rc<Segment>>, end: i64 },
+    /// Nothing before this, unless something new comes.
+    Wait(Instant),
+}
+
+impl Log {
+    /// Brings everything appended so far to level durable.
+    pub async fn flush(&self) -> Result<(), LogFailed> {
+        let end = {
+            let mut state = self.state.borrow_mut();
+            state.forced_end = state.forced_end.max(state.log_end());
+            state.log_end()
+        };
+        self.start_flush();
+        self.wait_end_at(Level::Durable, end).await
+    }
+
+    /// Sees to it that a flush task runs if there is something to do.
+    pub(super) fn start_flush(&self) {
+        {
+            let mut state = self.state.borrow_mut();
+            match state.role {
+                Role::Flushing => {
+                    drop(state);
+                    self.work.notify_all();
+                    return;
+                }
+                Role::Exclusive => return,
+                Role::Idle => {}
+            }
+            if state.failed.is_some() || state.closed || state.next_job().is_none() {
+                return;
+            }
+            state.role = Role::Flushing;
+        }
+        let log = self.me();
+        drop(task::spawn(async move {
+            let result = log.run_flush().await;
+            if let Err(error) = result {
+                log.fail(&error);
+            }
+            log.state.borrow_mut().role = Role::Idle;
+            log.idle.notify_all();
+        }));
+    }
+
+    /// Carries out jobs until there is none. Between the last look and the role going idle nothing is awaited.
+    pub(super) async fn run_flush(&self) -> Result<(), StorageError> {
+        loop {
+            let work = self.work.listen();
+            let Some(job) = self.state.borrow().next_job() else { return Ok(()) };
+            match job {
+                Job::Wait(until) => {
+                    // A truncation or close that waits for the role must not wait for the time.
+                    if let Either::Left(_) = future::select(pin!(time::sleep_until(until)), work).await {
+                        continue;
+                    }
+                }
+                job => self.carry_out(job).await?,
+            }
+        }
+    }
+
+    async fn carry_out(&self, job: Job) -> Result<(), StorageError> {
+        match job {
+            Job::Epochs(text) => {
+                self.state.borrow_mut().epochs_dirty = false;
+                let path = self.dir.join(EPOCHS);
+                fs::write_atomic(&path, text).await.at(&path, "write")?;
+            }
+            Job::Write { segment, sync, segment_bytes } => {
+                let file = segment.prepare().await?;
+                if self.state.borrow().epochs_dirty {
+                    // A new epoch came while the file was prepared: it goes first.
+                    return Ok(());
+                }
+                let end = segment.flush(&file, sync, segment_bytes).await?;
+                self.state.borrow_mut().wrote(end, sync);
+                self.advance.notify_all();
+                self.ctx.enforce();
+            }
+            Job::Seal(segment) => {
+                segment.seal().await?;
+                self.synced();
+            }
+            Job::Create(segment) => {
+                drop(segment.prepare().await?);
+                self.advance.notify_all();
+            }
+            Job::Sync { segments, end } => {
+                for segment in segments {
+                    segment.sync().await?;
+                }
+                let mut state = self.state.borrow_mut();
+                state.durable_end = state.durable_end.max(end);
+                state.dirty_since = Some(time::now());
+                state.settle();
+                drop(state);
+                self.advance.notify_all();
+            }
+            Job::Wait(_) => unreachable!("waited for by the caller"),
+        }
+        Ok(())
+    }
+
+    /// A segment was synced: where nothing before is unsynced, the durable end follows.
+    fn synced(&self) {
+        let mut state = self.state.borrow_mut();
+        let first_unsynced =
+            state.segments.iter().find(|segment| segment.is_unsynced() || segment.unwritten() > 0);
+        let end = first_unsynced.map_or(state.written_end, |segment| segment.base().min(state.written_end));
+        state.durable_end = state.durable_end.max(end);
+        state.settle();
+        drop(state);
+        self.advance.notify_all();
+    }
+}
+
+impl State {
+    /// Notes that everything below `end` is written.
+    fn wrote(&mut self, end: i64, sync: WriteSync) {
+        if sync == WriteSync::Data && self.durable_end == self.written_end {
+            self.durable_end = end;
+        }
+        self.written_end = end;
+        if self.config.sync_within_ms().is_none() {
+            self.dirty_since = Some(time::now());
+        }
+        self.settle();
+    }
+
+    /// Forgets since when the log is dirty once it is not.
+    fn settle(&mut self) {
+        let reached = match self.config.sync_within_ms() {
+            Some(_) => self.durable_end,
+            None => self.written_end,
+        };
+        if reached >= self.log_end() {
+            self.dirty_since = None;
+        }
+    }
+
+    /// The next thing to do, oldest first; `None` when all is as the log's level wants it.
+    fn next_job(&self) -> Option<Job> {
+        // Contract L5: the epochs are durable no later than the data they describe.
+        if self.epochs_dirty {
+            return Some(Job::Epochs(self.epochs.encode()));
+        }
+        let level = self.config.level();
+        let forced = self.durable_end < self.forced_end || self.exclusive_waiting > 0;
+        let sync = if level == Level::Durable || forced { WriteSync::Data } else { WriteSync::None };
+        let last = self.segments.len() - 1;
+        for (at, segment) in self.segments.iter().enumerate() {
+            if segment.unwritten() > 0 {
+                let lazy =
+                    level == Level::Memory && !forced && at == last && segment.unwritten() < LAZY_BYTES;
+                if let Some(until) = lazy.then(|| self.deadline(LAZY_MS)).filter(|&until| time::now() < until)
+                {
+                    return Some(Job::Wait(until));
+                }
+                let segment_bytes = self.config.segment_bytes;
+                return Some(Job::Write { segment: segment.clone(), sync, segment_bytes });
+            }
+            if at < last && !segment.is_sealed() {
+                return Some(Job::Seal(segment.clone()));
+            }
+            if at == last && at > 0 && !segment.exists() {
+                return Some(Job::Create(segment.clone()));
+            }
+        }
+        if self.durable_end == self.written_end {
+            return None;
+        }
+        let due = match self.config.sync_within_ms() {
+            _ if forced || level == Level::Durable => time::now(),
+            Some(within) => self.deadline(within),
+            None => return None,
+        };
+        if time::now() < due {
+            return Some(Job::Wait(due));
+        }
+        let segments = self.segments.iter().filter(|segment| segment.is_unsynced()).cloned().collect();
+        Some(Job::Sync { segments, end: self.written_end })
+    }
+
+    fn deadline(&self, within_ms: u64) -> Instant {
+        self.dirty_since.unwrap_or_else(time::now) + Duration::from_millis(within_ms)
+    }
+}

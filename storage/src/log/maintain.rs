@@ -1,0 +1,191 @@
+//! Retention, deleting records, rolling by hand, closing, deleting.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use heizer_runtime::{fs, random};
+
+use crate::error::{IoContext, StorageError};
+use crate::log::{Log, State};
+use crate::paths::{self, LOG_START};
+use crate::segment::Segment;
+
+/// What the name of a directory on its way out ends with.
+const DELETE_SUFFIX: &str = "-delete";
+
+impl Log {
+    /// Removes segments that are wholly below `high_watermark`, oldest first (contract L6): those below the log
+    /// start, and where the cleanup policy says delete, those past retention by time or size. Returns how many.
+    ///
+    /// One call at a time, not beside a truncation; appends and reads go on.
+    pub async fn apply_retention(&self, now_ms: i64, high_watermark: i64) -> Result<usize, StorageError> {
+        self.check_open()?;
+        let segments: Vec<_> = self.state.borrow().segments.iter().cloned().collect();
+        for segment in
+            segments.iter().filter(|segment| segment.max_timestamp().is_none() && segment.is_sealed())
+        {
+            segment.load_indexes().await?;
+        }
+        let doomed = {
+            let mut state = self.state.borrow_mut();
+            let count = state.past_retention(now_ms, high_watermark);
+            if count == state.segments.len() {
+                state.roll(self, now_ms);
+            }
+            state.segments.range(..count).cloned().collect::<Vec<_>>()
+        };
+        if doomed.is_empty() {
+            return Ok(0);
+        }
+        self.start_flush();
+        self.wait_sealed(&doomed).await?;
+        {
+            let mut state = self.state.borrow_mut();
+            state.segments.drain(..doomed.len());
+            let first = state.segments[0].base();
+            state.advance_start(first);
+        }
+        self.start_flush();
+        self.advance.notify_all();
+        for segment in &doomed {
+            segment.remove().await?;
+        }
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        Ok(doomed.len())
+    }
+
+    /// Waits until `segments` are sealed and the active one has its file: with their files goes the last trace of
+    /// where the log ends.
+    async fn wait_sealed(&self, segments: &[Rc<Segment>]) -> Result<(), StorageError> {
+        loop {
+            let advanced = self.advance.listen();
+            self.check_open()?;
+            if segments.iter().all(|segment| segment.is_sealed()) && self.state.borrow().active().exists() {
+                return Ok(());
+            }
+            advanced.await;
+        }
+    }
+
+    /// Moves the log start up to `new_start` (at most the log end), durably, and returns it. The segments below go
+    /// with the next [`apply_retention`](Self::apply_retention).
+    pub async fn delete_records(&self, new_start: i64) -> Result<i64, StorageError> {
+        self.check_open()?;
+        let new_start = new_start.min(self.log_end());
+        if new_start <= self.log_start() {
+            return Ok(self.log_start());
+        }
+        let path = self.dir.join(LOG_START);
+        fs::write_atomic(&path, paths::encode_log_start(new_start)).await.at(&path, "write")?;
+        self.state.borrow_mut().advance_start(new_start);
+        self.start_flush();
+        self.advance.notify_all();
+        Ok(self.log_start())
+    }
+
+    /// Starts a new segment, if the active one holds anything.
+    pub fn roll(&self, now_ms: i64) {
+        {
+            let mut state = self.state.borrow_mut();
+            if state.active().bytes() == 0 || state.closed || state.failed.is_some() {
+                return;
+            }
+            state.roll(self, now_ms);
+        }
+        self.start_flush();
+    }
+
+    /// Flushes, seals the active segment and closes the log; a later open in mode clean scans nothing.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        self.check_open()?;
+        let exclusive = self.take_exclusive().await;
+        self.check_open()?;
+        let active = {
+            let state = self.state.borrow();
+            let active = state.active().clone();
+            if active.exists() && !active.is_sealed() {
+                active.set_snapshot(state.producers.encode());
+            }
+            active
+        };
+        let result = if active.exists() { active.seal().await } else { Ok(()) };
+        self.mark_closed();
+        drop(exclusive);
+        result
+    }
+
+    /// Closes the log and removes its directory. After a crash on the way, [`remove_deleted`] finishes.
+    pub async fn delete(&self) -> Result<(), StorageError> {
+        let exclusive = self.take_exclusive().await;
+        self.mark_closed();
+        let gone = deleted_name(&self.dir, random::bytes());
+        fs::rename(&self.dir, &gone).await.at(&self.dir, "rename")?;
+        let parent = gone.parent().unwrap_or(Path::new("."));
+        fs::sync_dir(parent).await.at(parent, "sync")?;
+        fs::remove_dir_all(&gone).await.at(&gone, "remove")?;
+        drop(exclusive);
+        Ok(())
+    }
+
+    fn mark_closed(&self) {
+        let segments = {
+            let mut state = self.state.borrow_mut();
+            state.closed = true;
+            state.segments.clone()
+        };
+        for segment in segments {
+            segment.tail().borrow_mut().evict_all();
+            segment.close_file();
+        }
+        self.advance.notify_all();
+    }
+}
+
+impl State {
+    /// How many of the oldest segments may go.
+    fn past_retention(&self, now_ms: i64, high_watermark: i64) -> usize {
+        let mut bytes: u64 = self.segments.iter().map(|segment| segment.bytes()).sum();
+        let mut count = 0;
+        for segment in &self.segments {
+            // An empty active segment stays: it says where the log ends.
+            if segment.bytes() == 0 || segment.next_offset() > high_watermark {
+                break;
+            }
+            let by_start = segment.next_offset() <= self.log_start;
+            let past_time =
+                self.config.retention_ms >= 0 && segment.is_expired(self.config.retention_ms, now_ms);
+            let kept_bytes = u64::try_from(self.config.retention_bytes).unwrap_or(u64::MAX);
+            let past_size = bytes.saturating_sub(segment.bytes()) >= kept_bytes;
+            if !by_start && !(self.config.cleanup_delete && (past_time || past_size)) {
+                break;
+            }
+            bytes -= segment.bytes();
+            count += 1;
+        }
+        count
+    }
+
+    pub(super) fn advance_start(&mut self, start: i64) {
+        self.log_start = self.log_start.max(start);
+        self.epochs_dirty |= self.epochs.truncate_start(self.log_start);
+    }
+}
+
+/// Kafka's name for a partition directory on its way out: `<name>.<32 hex digits>-delete`.
+fn deleted_name(dir: &Path, id: [u8; 16]) -> PathBuf {
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    dir.with_file_name(format!("{name}.{:032x}{DELETE_SUFFIX}", u128::from_be_bytes(id)))
+}
+
+/// Removes what deletions cut short by a crash have left in a data directory. Returns how many there were.
+pub async fn remove_deleted(data_dir: &Path) -> Result<usize, StorageError> {
+    let mut removed = 0;
+    for entry in fs::read_dir(data_dir).await.at(data_dir, "list")? {
+        if entry.is_dir && entry.name.ends_with(DELETE_SUFFIX) {
+            let path = data_dir.join(&entry.name);
+            fs::remove_dir_all(&path).await.at(&path, "remove")?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}

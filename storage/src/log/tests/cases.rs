@@ -1,0 +1,357 @@
+//! One behaviour a test.
+
+use heizer_runtime::sim::{DiskFaults, Sim, block_on};
+use heizer_runtime::time;
+use heizer_wire::record_batch::BatchView;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{FLUSH_UNSET, Level};
+use crate::error::{AppendError, ReadError};
+
+fn spec(value_bytes: usize) -> BatchSpec {
+    BatchSpec { value: vec![b'v'; value_bytes], ..BatchSpec::default() }
+}
+
+async fn names() -> Vec<String> {
+    let entries = fs::read_dir(Path::new(DIR)).await.expect("list");
+    entries.into_iter().map(|entry| format!("{} {}", entry.name, entry.len)).collect()
+}
+
+/// contract F1
+#[test]
+fn a_read_gives_whole_batches_and_the_first_even_above_the_limit() {
+    block_on(1, async {
+        let log = create(small(100_000)).await;
+        for _ in 0..4 {
+            append(&log, &spec(10).records(3));
+        }
+        let size = spec(10).records(3).bytes().len();
+        let table = [
+            // offset, max bytes, max offset, min one → first offset, next offset, batches
+            (0, 10_000, 12, true, (0, 12, 4)),
+            (4, 10_000, 12, true, (3, 12, 3)),
+            (0, 1, 12, true, (0, 3, 1)),
+            (0, 1, 12, false, (0, 0, 0)),
+            (0, 2 * size, 12, true, (0, 6, 2)),
+            (0, 2 * size + 1, 12, false, (0, 6, 2)),
+            (0, 10_000, 9, true, (0, 9, 3)),
+            (0, 10_000, 8, true, (0, 6, 2)),
+            (3, 10_000, 4, true, (3, 3, 0)),
+            (12, 10_000, 12, true, (12, 12, 0)),
+        ];
+        for (offset, max_bytes, max_offset, min_one, (first, next, batches)) in table {
+            let read = log.try_read_tail(offset, max_bytes, max_offset, min_one).expect("all in memory");
+            assert_eq!(
+                (read.first_offset, read.next_offset, read.bytes),
+                (first, next, batches * size),
+                "{offset}"
+            );
+            log.flush().await.expect("flush");
+            assert_eq!(log.read(offset, max_bytes, max_offset, min_one).await.expect("read"), read);
+        }
+        for offset in [-1, 13] {
+            let error = log.read(offset, 1, 12, true).await.expect_err("out of range");
+            assert!(matches!(error, ReadError::OffsetOutOfRange { log_start: 0, log_end: 12, .. }));
+        }
+    });
+}
+
+/// contract F1: the same from the disk, where the batch is far larger than a read.
+#[test]
+fn a_batch_larger_than_any_limit_is_read_whole_from_the_disk() {
+    block_on(2, async {
+        let log = create(small(1_000_000)).await;
+        append(&log, &spec(10));
+        append(&log, &spec(300_000));
+        append(&log, &spec(10));
+        log.flush().await.expect("flush");
+        log.ctx.sweep_idle();
+        log.ctx.sweep_idle();
+        assert_eq!(log.ctx.tail_cache_bytes(), 0, "idle logs hold no chunk");
+        assert!(log.try_read_tail(1, 100, 3, true).is_none());
+        let read = log.read(1, 100, 3, true).await.expect("read");
+        assert_eq!(read.parts.concat(), stored(&spec(300_000), 1, 0));
+        // The next append goes on in the partial block.
+        append(&log, &spec(20));
+        log.flush().await.expect("flush");
+        let read = log.read(2, 100_000, 4, true).await.expect("read");
+        assert_eq!(read.parts.concat(), [stored(&spec(10), 2, 0), stored(&spec(20), 3, 0)].concat());
+    });
+}
+
+/// contract L6
+#[test]
+fn segments_roll_by_bytes_by_age_and_when_an_index_is_full() {
+    block_on(3, async {
+        let config = LogConfig { segment_ms: 5_000, segment_index_bytes: 64, ..small(4_000) };
+        let log = create(config).await;
+        append(&log, &spec(2_000));
+        append(&log, &spec(2_000));
+        assert_eq!(log.sizes().segments, 2, "by bytes");
+        append(&log, &BatchSpec { timestamp: 6_000, ..spec(10) });
+        assert_eq!(log.sizes().segments, 2, "not older than segment.ms");
+        append(&log, &BatchSpec { timestamp: 6_001, ..spec(10) });
+        assert_eq!(log.sizes().segments, 3, "by age");
+        log.set_config(LogConfig { segment_index_bytes: 64, ..small(1_000_000) });
+        for _ in 0..40 {
+            append(&log, &BatchSpec { timestamp: 6_001 + log.log_end(), ..spec(300) });
+        }
+        assert!(log.sizes().segments > 4, "by a full index: {}", log.sizes().segments);
+        log.flush().await.expect("flush");
+        assert_eq!(read_all(&log, 5_000).await.len() as u64, log.sizes().bytes);
+    });
+}
+
+/// contract L6
+#[test]
+fn retention_by_time_rolls_and_empties_a_log_and_a_future_timestamp_does_not_freeze_it() {
+    block_on(4, async {
+        let log = create(LogConfig { retention_ms: 1_000, ..small(1_000) }).await;
+        append(&log, &BatchSpec { timestamp: i64::MAX / 2, ..spec(900) });
+        append(&log, &BatchSpec { timestamp: 10_000, ..spec(900) });
+        assert_eq!(
+            log.apply_retention(20_000, 2).await.expect("retention"),
+            0,
+            "the future one counts from now"
+        );
+        assert_eq!(log.apply_retention(21_001, 1).await.expect("retention"), 1);
+        assert_eq!((log.log_start(), log.log_end()), (1, 2), "only below the high watermark");
+        assert_eq!(log.apply_retention(21_001, 2).await.expect("retention"), 1);
+        assert_eq!((log.log_start(), log.log_end(), log.sizes().bytes), (2, 2, 0));
+        let (log, report) = open(small(1_000), OpenMode::Unclean).await;
+        assert_eq!((log.log_start(), log.log_end(), report.cut), (2, 2, None), "the end is not forgotten");
+        assert_eq!(append(&log, &spec(1)).base_offset, 2);
+    });
+}
+
+/// contract L1
+#[test]
+fn log_append_time_is_stamped_under_a_new_crc() {
+    block_on(5, async {
+        let log = create(LogConfig { log_append_time: true, ..small(100_000) }).await;
+        let info = log.append(&spec(10).records(2).bytes(), 3, AppendOrigin::Client, 77_777).expect("append");
+        assert_eq!((info.log_append_time, info.max_timestamp), (77_777, 77_777));
+        let read = log.read(0, 1000, 2, true).await.expect("read");
+        let batch = BatchView::parse(&read.parts.concat().into()).expect("a batch");
+        batch.verify_crc().expect("a right CRC");
+        assert_eq!((batch.header().max_timestamp, batch.header().partition_leader_epoch), (77_777, 3));
+        let found = log.offset_for_timestamp(50_000, 2).await.expect("look up").expect("found");
+        assert_eq!((found.timestamp, found.offset, found.leader_epoch), (77_777, 0, 3));
+    });
+}
+
+/// contract R8
+#[test]
+fn a_replica_keeps_the_leaders_offsets_and_epochs() {
+    block_on(6, async {
+        let log = create(small(100_000)).await;
+        let leaders = BatchSpec { leader_epoch: 4, ..spec(10) }.records(2).base_offset(10);
+        log.append(&leaders.bytes(), -1, AppendOrigin::Replica, 0).expect("append");
+        assert_eq!((log.log_end(), log.latest_epoch()), (12, Some(4)));
+        let again = log.append(&leaders.bytes(), -1, AppendOrigin::Replica, 0);
+        assert!(matches!(again, Err(AppendError::OffsetNotMonotonic { log_end: 12, got: 10 })));
+        let older = BatchSpec { leader_epoch: 3, ..spec(10) }.base_offset(12);
+        let older = log.append(&older.bytes(), -1, AppendOrigin::Replica, 0);
+        assert!(matches!(older, Err(AppendError::EpochFell { current: 4, got: 3 })));
+        log.flush().await.expect("flush");
+        assert_eq!(read_all(&log, 1000).await, leaders.bytes());
+        log.close().await.expect("close");
+        let (log, _) = open(small(100_000), OpenMode::Unclean).await;
+        assert_eq!((log.log_end(), log.latest_epoch()), (12, Some(4)), "a gap is no damage");
+    });
+}
+
+#[test]
+fn bytes_that_are_no_batches_are_refused_and_change_nothing() {
+    block_on(7, async {
+        let log = create(small(2_000)).await;
+        let whole = spec(100).bytes();
+        let mut magic_1 = whole.to_vec();
+        magic_1[16] = 1;
+        for bytes in [Bytes::new(), whole.slice(..60), whole.slice(..whole.len() - 1), magic_1.into()] {
+            let refused = log.append(&bytes, 0, AppendOrigin::Client, 0);
+            assert!(matches!(refused, Err(AppendError::Invalid(_))), "{refused:?}");
+        }
+        let large = log.append(&spec(3_000).bytes(), 0, AppendOrigin::Client, 0);
+        assert!(matches!(large, Err(AppendError::TooLarge { max: 2_000, .. })));
+        assert_eq!((log.log_end(), log.sizes().bytes), (0, 0));
+    });
+}
+
+/// DESIGN §4: the levels.
+#[test]
+fn level_memory_is_written_lazily_and_level_written_synced_within_flush_ms() {
+    block_on(8, async {
+        let log = create(LogConfig { durability: Some(Level::Memory), ..small(100_000) }).await;
+        append(&log, &spec(10));
+        assert_eq!((log.end_at(Level::Memory), log.end_at(Level::Written)), (1, 0));
+        time::sleep(Duration::from_millis(1_200)).await;
+        assert_eq!((log.end_at(Level::Written), log.end_at(Level::Durable)), (1, 0));
+        append(&log, &spec(10));
+        log.flush().await.expect("flush");
+        assert_eq!(log.end_at(Level::Durable), 2);
+        log.set_config(LogConfig { flush_ms: 300, flush_messages: FLUSH_UNSET, ..small(100_000) });
+        append(&log, &spec(10));
+        log.wait_end_at(Level::Written, 3).await.expect("written");
+        assert_eq!(log.end_at(Level::Durable), 2);
+        time::sleep(Duration::from_millis(400)).await;
+        assert_eq!(log.end_at(Level::Durable), 3);
+        log.set_config(LogConfig { durability: Some(Level::Written), ..small(100_000) });
+        append(&log, &spec(10));
+        log.wait_end_at(Level::Written, 4).await.expect("written");
+        log.set_config(small(100_000));
+        log.wait_end_at(Level::Durable, 4).await.expect("a higher level reaches what is there");
+    });
+}
+
+#[test]
+fn a_failed_write_is_final_and_what_is_durable_can_still_be_read() {
+    let mut sim = Sim::new(9);
+    let node = sim.node(1);
+    let log = sim.run(node, async {
+        let log = create(small(100_000)).await;
+        append(&log, &spec(10));
+        log.flush().await.expect("flush");
+        log
+    });
+    sim.set_disk_faults(node, DiskFaults { write_error_ppm: 1_000_000, ..DiskFaults::default() });
+    sim.run(node, async move {
+        let info = append(&log, &spec(10));
+        log.wait_end_at(Level::Durable, info.last_offset + 1).await.expect_err("the write failed");
+        assert!(log.failed().is_some());
+        let refused = log.append(&spec(10).bytes(), 0, AppendOrigin::Client, 0);
+        assert!(matches!(refused, Err(AppendError::Failed(_))));
+        assert_eq!(log.end_at(Level::Durable), 1);
+        assert_eq!(log.read(0, 1000, 1, true).await.expect("read").bytes, spec(10).bytes().len());
+        log.close().await.expect_err("nothing is sealed");
+    });
+}
+
+#[test]
+fn a_clean_close_leaves_exact_files_and_a_clean_open_scans_nothing() {
+    block_on(10, async {
+        let log = create(small(3_000)).await;
+        for at in 0..6 {
+            let spec = BatchSpec { producer_id: 1, producer_epoch: 0, base_sequence: at, ..spec(800) };
+            append(&log, &spec);
+        }
+        log.close().await.expect("close");
+        assert!(matches!(log.append(&spec(1).bytes(), 0, AppendOrigin::Client, 0), Err(AppendError::Closed)));
+        let size = spec(800).bytes().len();
+        let names = names().await;
+        for name in [
+            format!("00000000000000000000.log {}", 3 * size),
+            "00000000000000000000.index 16".to_owned(),
+            "00000000000000000000.timeindex 12".to_owned(),
+            "00000000000000000003.snapshot 56".to_owned(),
+            "00000000000000000006.snapshot 56".to_owned(),
+            "leader-epoch-checkpoint 8".to_owned(),
+        ] {
+            assert!(names.contains(&name), "{name} in {names:?}");
+        }
+        let (log, report) = open(small(3_000), OpenMode::Clean).await;
+        assert_eq!((report.scanned_bytes, report.log_end, report.segments), (0, 6, 2));
+        assert_eq!((log.producer_count(), log.topic_id()), (1, TOPIC_ID));
+        let again = BatchSpec { producer_id: 1, producer_epoch: 0, base_sequence: 5, ..spec(800) };
+        assert!(append(&log, &again).duplicate);
+        let next = BatchSpec { base_sequence: 6, ..again };
+        assert_eq!(append(&log, &next).base_offset, 6);
+        log.flush().await.expect("flush");
+        assert_eq!(read_all(&log, 10_000).await.len(), 7 * size);
+    });
+}
+
+/// contract L8
+#[test]
+fn rot_after_an_unclean_stop_is_cut_with_all_that_follows() {
+    let mut sim = Sim::new(11);
+    let node = sim.node(1);
+    sim.run(node, async {
+        let log = create(small(100_000)).await;
+        for _ in 0..5 {
+            append(&log, &spec(100));
+        }
+        log.flush().await.expect("flush");
+    });
+    sim.kill(node);
+    let size = spec(100).bytes().len() as u64;
+    let path = Path::new(DIR).join("00000000000000000000.log");
+    sim.flip_bit(node, &path, 3 * size + 70, 2).expect("flip");
+    sim.run(node, async move {
+        let (log, report) = open(small(100_000), OpenMode::Unclean).await;
+        let cut = report.cut.expect("a cut");
+        assert_eq!((cut.at_offset, cut.reason.as_str()), (3, "CRC does not match"));
+        assert_eq!((log.log_end(), log.sizes().bytes), (3, 3 * size));
+        assert!(names().await.contains(&format!("00000000000000000000.log {}", 3 * size)));
+        let (_, report) = open(small(100_000), OpenMode::Unclean).await;
+        assert_eq!((report.cut, report.log_end), (None, 3), "recovery is idempotent");
+    });
+}
+
+#[test]
+fn missing_and_damaged_indexes_are_rebuilt() {
+    block_on(12, async {
+        let log = create(small(3_000)).await;
+        for at in 0..12 {
+            append(&log, &BatchSpec { timestamp: at * 10, ..spec(800) });
+        }
+        log.close().await.expect("close");
+        for name in ["00000000000000000000.index", "00000000000000000003.timeindex"] {
+            fs::write_atomic(&Path::new(DIR).join(name), vec![1; 7]).await.expect("write");
+        }
+        let (log, _) = open(small(3_000), OpenMode::Clean).await;
+        for at in 0..12 {
+            let found = log.offset_for_timestamp(at * 10 - 5, 12).await.expect("look up").expect("found");
+            assert_eq!((found.offset, found.timestamp), (at, at * 10));
+            assert_eq!(log.read(at, 1, 12, true).await.expect("read").first_offset, at);
+        }
+        assert_eq!(log.offset_for_timestamp(111, 12).await.expect("look up"), None);
+        let largest = log.max_timestamp(12).await.expect("look up").expect("found");
+        assert_eq!((largest.timestamp, largest.offset), (110, 11));
+    });
+}
+
+#[test]
+fn a_log_restarted_at_an_offset_stays_there() {
+    block_on(13, async {
+        let log = create(small(3_000)).await;
+        for _ in 0..6 {
+            append(&log, &spec(800));
+        }
+        log.truncate_fully_and_start_at(1_000).await.expect("restart");
+        assert_eq!((log.log_start(), log.log_end(), log.latest_epoch()), (1_000, 1_000, None));
+        let (log, _) = open(small(3_000), OpenMode::Unclean).await;
+        assert_eq!((log.log_start(), log.log_end()), (1_000, 1_000));
+        assert_eq!(append(&log, &spec(10)).base_offset, 1_000);
+    });
+}
+
+#[test]
+fn a_deleted_log_leaves_nothing_behind() {
+    block_on(14, async {
+        let log = create(small(3_000)).await;
+        append(&log, &spec(800));
+        log.delete().await.expect("delete");
+        assert!(fs::read_dir(Path::new("/data")).await.expect("list").is_empty());
+        let left = Path::new("/data/topic-1.0123-delete");
+        fs::create_dir_all(left).await.expect("create");
+        assert_eq!(crate::remove_deleted(Path::new("/data")).await.expect("remove"), 1);
+        assert!(!fs::exists(left).await.expect("look"));
+    });
+}
+
+/// contract L5
+#[test]
+fn an_epoch_assigned_at_the_log_end_answers_before_its_first_record() {
+    block_on(15, async {
+        let log = create(small(3_000)).await;
+        log.assign_epoch(1);
+        log.append(&spec(10).bytes(), 1, AppendOrigin::Client, 0).expect("append");
+        log.assign_epoch(4);
+        let end = |epoch| log.end_offset_for_epoch(epoch).map(|end| (end.epoch, end.end_offset));
+        assert_eq!((end(1), end(3), end(4), end(5)), (Some((1, 1)), Some((1, 1)), Some((4, 1)), None));
+        let stale = log.append(&spec(10).bytes(), 3, AppendOrigin::Client, 0);
+        assert!(matches!(stale, Err(AppendError::EpochFell { current: 4, got: 3 })));
+    });
+}

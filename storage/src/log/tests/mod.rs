@@ -1,0 +1,65 @@
+//! The log on a simulated disk.
+
+mod cases;
+mod random;
+
+use std::path::Path;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use heizer_runtime::fs;
+use heizer_wire::record_batch::{set_base_offset, set_partition_leader_epoch};
+
+use super::{AppendInfo, AppendOrigin, Log, OpenMode, RecoveryReport};
+use crate::config::LogConfig;
+use crate::context::{StorageContext, StorageLimits};
+use crate::testing::BatchSpec;
+
+const DIR: &str = "/data/topic-0";
+const TOPIC_ID: [u8; 16] = [7; 16];
+
+fn context(tail_cache_max: usize) -> Rc<StorageContext> {
+    StorageContext::new(StorageLimits { tail_cache_max, index_cache_max: 2048, open_files_max: 3 })
+}
+
+async fn make_data_dir() {
+    fs::create_dir_all(Path::new("/data")).await.expect("a data directory");
+    fs::sync_dir(Path::new("/")).await.expect("a root");
+}
+
+async fn create(config: LogConfig) -> Rc<Log> {
+    make_data_dir().await;
+    Log::create(Path::new(DIR), TOPIC_ID, config, context(64 << 10)).await.expect("create")
+}
+
+async fn open(config: LogConfig, mode: OpenMode) -> (Rc<Log>, RecoveryReport) {
+    Log::open(Path::new(DIR), config, mode, context(64 << 10)).await.expect("open")
+}
+
+fn small(segment_bytes: u32) -> LogConfig {
+    LogConfig { segment_bytes, index_interval_bytes: 500, ..LogConfig::default() }
+}
+
+fn append(log: &Log, spec: &BatchSpec) -> AppendInfo {
+    log.append(&spec.bytes(), 0, AppendOrigin::Client, 1000).expect("append")
+}
+
+/// What the log holds for `spec` once it was appended at `base_offset` in epoch `leader_epoch`.
+fn stored(spec: &BatchSpec, base_offset: i64, leader_epoch: i32) -> Bytes {
+    let mut bytes = spec.bytes().to_vec();
+    set_base_offset(&mut bytes, base_offset);
+    set_partition_leader_epoch(&mut bytes, leader_epoch);
+    bytes.into()
+}
+
+async fn read_all(log: &Log, max_bytes: usize) -> Vec<u8> {
+    let (mut at, end) = (log.log_start(), log.log_end());
+    let mut all = Vec::new();
+    while at < end {
+        let read = log.read(at, max_bytes, end, true).await.expect("read");
+        assert!(read.bytes > 0 && read.next_offset > at, "no progress at {at} of {end}");
+        all.extend(read.parts.concat());
+        at = read.next_offset;
+    }
+    all
+}

@@ -1,0 +1,182 @@
+//! Truncation: a follower drops what its leader does not have (contract R7).
+
+use std::rc::Rc;
+
+use heizer_runtime::fs;
+use heizer_runtime::time::wall_clock_ms;
+
+use crate::error::{IoContext, StorageError};
+use crate::index::Indexes;
+use crate::log::open::{newest_snapshot, replay_producers};
+use crate::log::{Exclusive, Log};
+use crate::paths::{self, EPOCHS, LOG_START, SNAPSHOT};
+use crate::segment::{Found, Segment, Step, Walker, remove_if_there};
+use crate::tail::block_floor;
+
+impl Log {
+    /// Drops everything at and above `offset`, durably. A batch that holds `offset` in its middle goes whole. Appends
+    /// are refused meanwhile.
+    pub async fn truncate_to(&self, offset: i64) -> Result<(), StorageError> {
+        self.check_open()?;
+        let exclusive = self.take_exclusive().await;
+        self.check_open()?;
+        if offset >= self.log_end() {
+            return Ok(());
+        }
+        let inside = self.state.borrow().segment_at(offset);
+        let result = match inside {
+            Some(at) => self.truncate_inside(at, offset, &exclusive).await,
+            None => self.restart_at(offset, &exclusive).await,
+        };
+        self.after_truncation(result)
+    }
+
+    /// Drops everything; the log is empty and starts at `offset`.
+    pub async fn truncate_fully_and_start_at(&self, offset: i64) -> Result<(), StorageError> {
+        self.check_open()?;
+        let exclusive = self.take_exclusive().await;
+        self.check_open()?;
+        let result = self.restart_at(offset, &exclusive).await;
+        self.after_truncation(result)
+    }
+
+    /// A truncation that failed half way leaves memory and disk apart: that is the end of this log object.
+    fn after_truncation(&self, result: Result<(), StorageError>) -> Result<(), StorageError> {
+        if let Err(error) = &result {
+            self.fail(error);
+        }
+        self.advance.notify_all();
+        result
+    }
+
+    async fn truncate_inside(
+        &self,
+        at: usize,
+        offset: i64,
+        _exclusive: &Exclusive,
+    ) -> Result<(), StorageError> {
+        let segment = self.state.borrow().segments[at].clone();
+        segment.load_indexes().await?;
+        let found = self.find_cut(&segment, offset).await?;
+        let (bytes, end) = (found.bytes, found.next_offset);
+        let shorter = Segment::found(&self.dir, segment.base(), found, &self.ctx);
+        let later: Vec<Rc<Segment>> = {
+            let mut state = self.state.borrow_mut();
+            let later = state.segments.split_off(at + 1);
+            state.segments[at] = shorter.clone();
+            state.written_end = end;
+            state.durable_end = end;
+            state.forced_end = end;
+            state.log_start = state.log_start.min(end);
+            state.epochs.truncate_end(end);
+            state.epochs_dirty = false;
+            later.into()
+        };
+        // Newest first: a crash on the way leaves a log without a hole.
+        for segment in later.iter().rev() {
+            segment.remove().await?;
+        }
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        segment.zeroing_ended().await;
+        segment.close_file();
+        shorter.trim().await?;
+        assert_eq!(shorter.bytes(), bytes);
+        self.write_epochs().await?;
+        if self.log_start() == end {
+            // The checkpoint may say more, and would bite once the log has grown again.
+            let path = self.dir.join(LOG_START);
+            fs::write_atomic(&path, paths::encode_log_start(end)).await.at(&path, "write")?;
+        }
+        self.reload_producers(end).await
+    }
+
+    /// What is left of `segment` below `offset`.
+    async fn find_cut(&self, segment: &Rc<Segment>, offset: i64) -> Result<Found, StorageError> {
+        // The last entry that stays: the walk then sees all batches that stay and came after it.
+        let before = segment.relative(offset).checked_sub(1);
+        let near = |indexes: &Indexes| before.map_or(0, |before| indexes.offsets.lookup(before));
+        let (near, mut indexes) =
+            segment.with_indexes(|indexes| (near(indexes), indexes.clone())).unwrap_or_default();
+        let file = segment.open_file().await?;
+        let mut walker = Walker::new(file, segment.path(), near.into(), segment.bytes());
+        let (mut bytes, mut next_offset) = (segment.bytes(), segment.next_offset());
+        let mut since_entry: Option<(i64, i64)> = None;
+        while let Step::Batch { header, position, .. } = walker.next().await? {
+            if header.last_offset() >= offset {
+                (bytes, next_offset) = (position, offset.min(header.base_offset));
+                break;
+            }
+            if since_entry.is_none_or(|(largest, _)| header.max_timestamp > largest) {
+                since_entry = Some((header.max_timestamp, header.last_offset()));
+            }
+        }
+        let position = u32::try_from(bytes).expect("segment.bytes fits u32");
+        indexes.truncate(position, segment.relative(next_offset));
+        if let Some((largest, offset)) = since_entry.filter(|&(largest, _)| largest > indexes.max_timestamp) {
+            (indexes.max_timestamp, indexes.max_timestamp_relative) = (largest, segment.relative(offset));
+        }
+        let head = segment.read(block_floor(bytes)..bytes).await?.to_vec();
+        let now_ms = wall_clock_ms();
+        Ok(Found { bytes, head, next_offset, indexes, first_timestamp: None, index_files: true, now_ms })
+    }
+
+    async fn restart_at(&self, offset: i64, _exclusive: &Exclusive) -> Result<(), StorageError> {
+        remove_if_there(&self.dir.join(LOG_START)).await?;
+        let fresh = {
+            let config = self.config();
+            self.fresh_segment(offset, wall_clock_ms(), &config)
+        };
+        let old: Vec<Rc<Segment>> = {
+            let mut state = self.state.borrow_mut();
+            let old = std::mem::take(&mut state.segments);
+            state.segments.push_back(fresh.clone());
+            state.log_start = offset;
+            state.written_end = offset;
+            state.durable_end = offset;
+            state.forced_end = offset;
+            state.epochs.clear();
+            state.epochs_dirty = false;
+            state.producers.clear();
+            old.into()
+        };
+        for segment in old.iter().rev() {
+            segment.remove().await?;
+        }
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        fresh.prepare().await?;
+        self.write_epochs().await?;
+        self.drop_snapshots_above(-1).await
+    }
+
+    async fn write_epochs(&self) -> Result<(), StorageError> {
+        let path = self.dir.join(EPOCHS);
+        let text = self.state.borrow().epochs.encode();
+        fs::write_atomic(&path, text).await.at(&path, "write")
+    }
+
+    async fn reload_producers(&self, end: i64) -> Result<(), StorageError> {
+        self.drop_snapshots_above(end).await?;
+        let offsets = self.snapshot_offsets().await?;
+        let (mut producers, from) = newest_snapshot(&self.dir, &offsets, end).await?;
+        let segments = self.state.borrow().segments.clone();
+        replay_producers(&mut producers, &segments, from, end).await?;
+        self.state.borrow_mut().producers = producers;
+        Ok(())
+    }
+
+    async fn snapshot_offsets(&self) -> Result<Vec<i64>, StorageError> {
+        let entries = fs::read_dir(&self.dir).await.at(&self.dir, "list")?;
+        let numbered = entries.iter().filter_map(|entry| paths::parse_numbered(&entry.name));
+        Ok(numbered.filter(|&(_, suffix)| suffix == SNAPSHOT).map(|(offset, _)| offset).collect())
+    }
+
+    async fn drop_snapshots_above(&self, end: i64) -> Result<(), StorageError> {
+        for offset in self.snapshot_offsets().await? {
+            if offset > end {
+                remove_if_there(&paths::numbered(&self.dir, offset, SNAPSHOT)).await?;
+            }
+        }
+        // Once the log has grown again, a snapshot come back from before the cut would pass for a true one.
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")
+    }
+}

@@ -1,0 +1,476 @@
+//! One segment of a log: its files, its place in memory, its indexes.
+
+mod walk;
+mod write;
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use heizer_runtime::buf::AlignedBuf;
+use heizer_runtime::fs::{self, File, OpenOptions};
+use heizer_runtime::sync::Event;
+
+use crate::context::{Charge, StorageContext};
+use crate::error::{IoContext, StorageError};
+use crate::index::Indexes;
+use crate::paths::{self, INDEX, LOG, SNAPSHOT, TIME_INDEX};
+use crate::rope::to_usize;
+use crate::tail::{Tail, block_ceil, block_floor};
+
+pub(crate) use walk::{Step, Walker};
+
+/// Where the indexes of a segment are.
+enum IndexPlace {
+    /// In memory alone: the segment is not sealed.
+    Growing(Indexes),
+    /// In their files, and in memory while the core's budget lets them.
+    Sealed(Option<(Rc<Indexes>, Charge)>),
+}
+
+/// What is known of the `.log` file.
+#[derive(Default)]
+struct FileState {
+    open: Option<File>,
+    exists: bool,
+    /// The index files of a segment that grows again must go before its first write.
+    stale_indexes: bool,
+    /// Space reserved up to here.
+    allocated: u64,
+    allocation_step: u64,
+    /// Blocks written at least once up to here.
+    zeroed: u64,
+    zeroing_step: u64,
+    zeroing: Option<Range<u64>>,
+    /// Small durable writes so far.
+    small_writes: u32,
+    /// Something was written without being synced.
+    unsynced: bool,
+}
+
+/// A run of consecutive batches in one file. The last segment of a log is the active one, the only one that grows;
+/// those before it are sealed in order. Lives on the log's core; its log says who may write.
+pub(crate) struct Segment {
+    base: i64,
+    dir: PathBuf,
+    path: PathBuf,
+    ctx: Rc<StorageContext>,
+    tail: Rc<RefCell<Tail>>,
+    indexes: RefCell<IndexPlace>,
+    file: RefCell<FileState>,
+    zeroing_done: Event,
+    /// The offset after the last batch.
+    next_offset: Cell<i64>,
+    /// Known for every segment that grew in this process or whose time index was read.
+    max_timestamp: Cell<Option<i64>>,
+    /// When the first batch came, by its own timestamp where it has one.
+    first_timestamp: Cell<Option<i64>>,
+    created_ms: Cell<i64>,
+    /// When retention first saw a segment whose timestamps say nothing of its age.
+    judged_ms: Cell<Option<i64>>,
+    roll_jitter_ms: Cell<i64>,
+    /// The producer snapshot at its end, from the roll until it is written.
+    snapshot: RefCell<Option<Vec<u8>>>,
+}
+
+impl Segment {
+    /// A segment that is not on the disk yet.
+    pub(crate) fn fresh(dir: &Path, base: i64, now_ms: i64, ctx: &Rc<StorageContext>) -> Rc<Self> {
+        Self::new(dir, base, Tail::new(0, Vec::new()), IndexPlace::Growing(Indexes::default()), ctx, now_ms)
+    }
+
+    /// A sealed segment of `bytes` bytes that ends before `next_offset`.
+    pub(crate) fn sealed(
+        dir: &Path,
+        base: i64,
+        bytes: u64,
+        next_offset: i64,
+        ctx: &Rc<StorageContext>,
+    ) -> Rc<Self> {
+        // Nothing is ever appended, so the partial block need not be right.
+        let tail = Tail::new(bytes, vec![0; to_usize(bytes - block_floor(bytes))]);
+        let segment = Self::new(dir, base, tail, IndexPlace::Sealed(None), ctx, 0);
+        segment.next_offset.set(next_offset);
+        segment.file.borrow_mut().exists = true;
+        segment
+    }
+
+    /// The active segment as found on the disk, cut to its exact length. `head` is what its partial last block holds.
+    pub(crate) fn found(dir: &Path, base: i64, found: Found, ctx: &Rc<StorageContext>) -> Rc<Self> {
+        let max_timestamp = found.indexes.max_timestamp;
+        let tail = Tail::new(found.bytes, found.head);
+        let segment = Self::new(dir, base, tail, IndexPlace::Growing(found.indexes), ctx, found.now_ms);
+        segment.next_offset.set(found.next_offset);
+        segment.max_timestamp.set((max_timestamp >= 0).then_some(max_timestamp));
+        segment.first_timestamp.set(found.first_timestamp);
+        segment.mark_existing(found.bytes);
+        segment.file.borrow_mut().stale_indexes = found.index_files;
+        segment
+    }
+
+    /// A file of a stream, not on the disk yet. It has no indexes and no batches; its offsets are byte positions.
+    pub(crate) fn stream(dir: &Path, suffix: &str, base: i64, ctx: &Rc<StorageContext>) -> Rc<Self> {
+        let growing = IndexPlace::Growing(Indexes::default());
+        Self::with_path(
+            paths::numbered(dir, base, suffix),
+            dir,
+            base,
+            Tail::new(0, Vec::new()),
+            growing,
+            ctx,
+            0,
+        )
+    }
+
+    /// A file of a stream as found on the disk, with `bytes` bytes that hold.
+    pub(crate) fn stream_found(
+        dir: &Path,
+        suffix: &str,
+        base: i64,
+        bytes: u64,
+        head: Vec<u8>,
+        ctx: &Rc<StorageContext>,
+    ) -> Rc<Self> {
+        let (path, growing) = (paths::numbered(dir, base, suffix), IndexPlace::Growing(Indexes::default()));
+        let segment = Self::with_path(path, dir, base, Tail::new(bytes, head), growing, ctx, 0);
+        segment.next_offset.set(base + i64::try_from(bytes).expect("a file's length"));
+        segment.mark_existing(bytes);
+        segment
+    }
+
+    fn mark_existing(&self, bytes: u64) {
+        let mut file = self.file.borrow_mut();
+        file.exists = true;
+        file.allocated = bytes;
+        file.zeroed = block_ceil(bytes);
+    }
+
+    fn new(
+        dir: &Path,
+        base: i64,
+        tail: Tail,
+        indexes: IndexPlace,
+        ctx: &Rc<StorageContext>,
+        now_ms: i64,
+    ) -> Rc<Self> {
+        Self::with_path(paths::numbered(dir, base, LOG), dir, base, tail, indexes, ctx, now_ms)
+    }
+
+    fn with_path(
+        path: PathBuf,
+        dir: &Path,
+        base: i64,
+        tail: Tail,
+        indexes: IndexPlace,
+        ctx: &Rc<StorageContext>,
+        now_ms: i64,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            base,
+            dir: dir.to_owned(),
+            path,
+            ctx: ctx.clone(),
+            tail: Rc::new(RefCell::new(tail)),
+            indexes: RefCell::new(indexes),
+            file: RefCell::default(),
+            zeroing_done: Event::new(),
+            next_offset: Cell::new(base),
+            max_timestamp: Cell::new(None),
+            first_timestamp: Cell::new(None),
+            created_ms: Cell::new(now_ms),
+            judged_ms: Cell::new(None),
+            roll_jitter_ms: Cell::new(0),
+            snapshot: RefCell::new(None),
+        })
+    }
+
+    pub(crate) fn base(&self) -> i64 {
+        self.base
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn tail(&self) -> &Rc<RefCell<Tail>> {
+        &self.tail
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.tail.borrow().end()
+    }
+
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.tail.borrow().unwritten()
+    }
+
+    pub(crate) fn next_offset(&self) -> i64 {
+        self.next_offset.get()
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(*self.indexes.borrow(), IndexPlace::Sealed(_))
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.file.borrow().exists
+    }
+
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.file.borrow().unsynced
+    }
+
+    pub(crate) fn max_timestamp(&self) -> Option<i64> {
+        self.max_timestamp.get()
+    }
+
+    pub(crate) fn set_roll_jitter(&self, jitter_ms: i64) {
+        self.roll_jitter_ms.set(jitter_ms);
+    }
+
+    pub(crate) fn set_snapshot(&self, snapshot: Vec<u8>) {
+        *self.snapshot.borrow_mut() = Some(snapshot);
+    }
+
+    /// An offset of this segment, relative to its base.
+    pub(crate) fn relative(&self, offset: i64) -> u32 {
+        u32::try_from((offset - self.base).max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the segment is older than `segment_ms` by the time the next batch comes (contract L6): by the
+    /// distance of their timestamps, or by the clock where there are none.
+    pub(crate) fn is_past(&self, segment_ms: i64, next_timestamp: i64, now_ms: i64) -> bool {
+        let age_ms = match self.first_timestamp.get() {
+            Some(first) if next_timestamp >= 0 => next_timestamp.saturating_sub(first),
+            _ => now_ms.saturating_sub(self.created_ms.get()),
+        };
+        self.bytes() > 0 && age_ms > segment_ms.saturating_sub(self.roll_jitter_ms.get())
+    }
+
+    /// Whether retention by time is over (contract L6). A timestamp in the future, or none, must not keep a segment
+    /// for ever: then the time counts from when this was first asked.
+    pub(crate) fn is_expired(&self, retention_ms: i64, now_ms: i64) -> bool {
+        let since_ms = match self.max_timestamp.get() {
+            Some(largest) if (0..=now_ms).contains(&largest) => largest,
+            _ => self.judged_ms.get().unwrap_or_else(|| {
+                self.judged_ms.set(Some(now_ms));
+                now_ms
+            }),
+        };
+        now_ms.saturating_sub(since_ms) > retention_ms
+    }
+
+    /// Whether an index of the active segment takes no more within `max_bytes`.
+    pub(crate) fn indexes_full(&self, max_bytes: u32) -> bool {
+        match &*self.indexes.borrow() {
+            IndexPlace::Growing(indexes) => indexes.full(max_bytes),
+            IndexPlace::Sealed(_) => true,
+        }
+    }
+
+    /// Adds one batch at the end, in memory.
+    pub(crate) fn push(&self, batch: &Batch<'_>, now_ms: i64, index_interval_bytes: u32) {
+        let mut tail = self.tail.borrow_mut();
+        let position = u32::try_from(tail.end()).expect("segment.bytes fits u32");
+        let bytes = batch.header.len() + batch.body.len();
+        tail.start_batch(&self.tail, batch.base_offset, bytes, now_ms, &self.ctx);
+        tail.append(&self.tail, batch.header, now_ms, &self.ctx);
+        tail.append(&self.tail, batch.body, now_ms, &self.ctx);
+        drop(tail);
+        if self.first_timestamp.get().is_none() {
+            self.first_timestamp.set((batch.max_timestamp >= 0).then_some(batch.max_timestamp));
+            self.created_ms.set(now_ms);
+        }
+        let largest = self.max_timestamp.get().unwrap_or(-1).max(batch.max_timestamp);
+        self.max_timestamp.set(Some(largest));
+        self.next_offset.set(batch.last_offset + 1);
+        let relative = self.relative(batch.last_offset);
+        match &mut *self.indexes.borrow_mut() {
+            IndexPlace::Growing(indexes) => {
+                indexes.add(relative, position, bytes, batch.max_timestamp, index_interval_bytes);
+            }
+            IndexPlace::Sealed(_) => unreachable!("a sealed segment does not grow"),
+        }
+    }
+
+    /// Adds bytes that are no batch at the end, in memory; the segment then ends at `next_offset`.
+    pub(crate) fn push_raw<'a>(&self, parts: impl Iterator<Item = &'a [u8]>, next_offset: i64, now_ms: i64) {
+        let mut tail = self.tail.borrow_mut();
+        for part in parts {
+            tail.append(&self.tail, part, now_ms, &self.ctx);
+        }
+        self.next_offset.set(next_offset);
+    }
+
+    /// Nothing is added any more.
+    pub(crate) fn mark_finished(&self) {
+        *self.indexes.borrow_mut() = IndexPlace::Sealed(None);
+    }
+
+    /// Asks the indexes, where they are in memory.
+    pub(crate) fn with_indexes<T>(&self, ask: impl FnOnce(&Indexes) -> T) -> Option<T> {
+        match &*self.indexes.borrow() {
+            IndexPlace::Growing(indexes) => Some(ask(indexes)),
+            IndexPlace::Sealed(cached) => cached.as_ref().map(|(indexes, _)| ask(indexes)),
+        }
+    }
+
+    /// Reads the indexes of a sealed segment into memory if they are not there; rebuilds files that are missing or
+    /// damaged.
+    pub(crate) async fn load_indexes(self: &Rc<Self>) -> Result<(), StorageError> {
+        if self.with_indexes(|_| ()).is_some() {
+            return Ok(());
+        }
+        let indexes = match self.read_index_files().await? {
+            Some(indexes) => indexes,
+            None => {
+                tracing::warn!(segment = %self.path.display(), "rebuilding missing or damaged indexes");
+                let indexes = self.rebuild_indexes().await?;
+                self.write_indexes(&indexes).await?;
+                indexes
+            }
+        };
+        if self.max_timestamp.get().is_none() && indexes.max_timestamp >= 0 {
+            self.max_timestamp.set(Some(indexes.max_timestamp));
+        }
+        let charge = self.ctx.charge_index(self, indexes.memory());
+        if let IndexPlace::Sealed(cached) = &mut *self.indexes.borrow_mut() {
+            *cached = Some((Rc::new(indexes), charge));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn drop_cached_indexes(&self) {
+        if let IndexPlace::Sealed(cached) = &mut *self.indexes.borrow_mut() {
+            *cached = None;
+        }
+    }
+
+    async fn read_index_files(&self) -> Result<Option<Indexes>, StorageError> {
+        read_index_files(&self.dir, self.base, self.bytes()).await
+    }
+
+    async fn rebuild_indexes(self: &Rc<Self>) -> Result<Indexes, StorageError> {
+        let mut walker = Walker::new(self.open_file().await?, &self.path, 0, self.bytes());
+        let mut indexes = Indexes::default();
+        while let Step::Batch { header, position, .. } = walker.next().await? {
+            let position = u32::try_from(position).expect("segment.bytes fits u32");
+            let relative = self.relative(header.last_offset());
+            indexes.add(
+                relative,
+                position,
+                header.size_bytes(),
+                header.max_timestamp,
+                DEFAULT_INDEX_INTERVAL_BYTES,
+            );
+        }
+        indexes.finish();
+        Ok(indexes)
+    }
+
+    /// The `.log` file, opened if it is not.
+    pub(crate) async fn open_file(self: &Rc<Self>) -> Result<File, StorageError> {
+        if let Some(file) = self.file.borrow().open.clone() {
+            return Ok(file);
+        }
+        let options = OpenOptions { read: true, write: true, direct: true, ..OpenOptions::default() };
+        let file = File::open(&self.path, options).await.at(&self.path, "open")?;
+        Ok(self.keep_open(file))
+    }
+
+    fn keep_open(self: &Rc<Self>, file: File) -> File {
+        self.file.borrow_mut().open = Some(file.clone());
+        self.ctx.note_open_file(self);
+        file
+    }
+
+    /// Lets go of the file; operations under way keep it open until they are done.
+    pub(crate) fn close_file(&self) {
+        self.file.borrow_mut().open = None;
+    }
+
+    /// Reads the bytes of `range`, all of which are written.
+    pub(crate) async fn read(self: &Rc<Self>, range: Range<u64>) -> Result<bytes::Bytes, StorageError> {
+        let file = self.open_file().await?;
+        read_range(&file, &self.path, range).await
+    }
+
+    /// Removes the segment's files. Readers that have them open go on.
+    pub(crate) async fn remove(&self) -> Result<(), StorageError> {
+        self.close_file();
+        self.zeroing_ended().await;
+        remove_if_there(&self.path).await?;
+        for suffix in [INDEX, TIME_INDEX, SNAPSHOT] {
+            remove_if_there(&paths::numbered(&self.dir, self.base, suffix)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One batch on its way into a segment.
+pub(crate) struct Batch<'a> {
+    pub(crate) header: &'a [u8],
+    pub(crate) body: &'a [u8],
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) max_timestamp: i64,
+}
+
+/// What opening found out about the active segment.
+pub(crate) struct Found {
+    pub(crate) bytes: u64,
+    pub(crate) head: Vec<u8>,
+    pub(crate) next_offset: i64,
+    pub(crate) indexes: Indexes,
+    pub(crate) first_timestamp: Option<i64>,
+    pub(crate) index_files: bool,
+    pub(crate) now_ms: i64,
+}
+
+/// The interval used where a segment is indexed anew without its log's settings at hand.
+const DEFAULT_INDEX_INTERVAL_BYTES: u32 = 4096;
+
+/// Both index files of a segment; `None` when one is missing or makes no sense.
+pub(crate) async fn read_index_files(
+    dir: &Path,
+    base: i64,
+    bytes: u64,
+) -> Result<Option<Indexes>, StorageError> {
+    let Some(offsets) = read_if_there(&paths::numbered(dir, base, INDEX)).await? else { return Ok(None) };
+    let Some(times) = read_if_there(&paths::numbered(dir, base, TIME_INDEX)).await? else { return Ok(None) };
+    Ok(Indexes::decode(&offsets, &times, bytes))
+}
+
+/// A small file's content.
+pub(crate) async fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    match fs::read(path).await {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at(path, "read"),
+    }
+}
+
+pub(crate) async fn remove_if_there(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at(path, "remove"),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the bytes of `range`, block by block, as a direct file wants it.
+pub(crate) async fn read_range(
+    file: &File,
+    path: &Path,
+    range: Range<u64>,
+) -> Result<bytes::Bytes, StorageError> {
+    let (from, to) = (block_floor(range.start), block_ceil(range.end));
+    let (read, buf) = file.read_at(AlignedBuf::zeroed(to_usize(to - from)), from).await;
+    let read = read.at(path, "read")?;
+    let inside = to_usize(range.start - from)..to_usize(range.end - from);
+    if read < inside.end {
+        let reason = format!("{read} bytes at {from}, where {} should be", inside.end);
+        return Err(StorageError::Corrupt { path: path.to_owned(), reason });
+    }
+    Ok(buf.freeze().slice(inside))
+}

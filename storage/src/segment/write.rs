@@ -1,0 +1,244 @@
+//! Writing a segment: creation, space, group-committed blocks, zeros ahead, the seal.
+
+use std::ops::Range;
+use std::path::Path;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures::future;
+use heizer_runtime::fs::{self, File, OpenOptions, WriteSync};
+use heizer_runtime::task;
+
+use crate::error::{IoContext, StorageError};
+use crate::index::Indexes;
+use crate::paths::{self, INDEX, SNAPSHOT, TIME_INDEX};
+use crate::rope::{Rope, to_usize};
+use crate::segment::{IndexPlace, Segment, remove_if_there};
+use crate::tail::{WritePlan, block_ceil};
+
+/// Space is reserved in steps that start here and double up to the segment's size (DESIGN §4).
+const ALLOCATION_STEP_MIN: u64 = 64 << 10;
+/// Blocks are zeroed ahead in steps that start and end here.
+const ZEROING_STEP_MIN: u64 = 64 << 10;
+const ZEROING_STEP_MAX: u64 = 1 << 20;
+/// Writes up to this size profit from blocks written before; larger ones cost more to write twice.
+const SMALL_WRITE_MAX: u64 = 64 << 10;
+/// So many small durable writes, and a segment counts as one of small writes.
+const SMALL_WRITES_BEFORE_ZEROING: u32 = 4;
+/// A large range is written in pieces of at least this, and at most so many at a time.
+const PIECE_BYTES_MIN: u64 = 128 << 10;
+const PIECES_MAX: u64 = 8;
+
+impl Segment {
+    /// Makes sure that the file exists, durably, and may be written: created if it is new, without the index files
+    /// of an earlier seal.
+    pub(crate) async fn prepare(self: &Rc<Self>) -> Result<File, StorageError> {
+        let (exists, stale_indexes) = {
+            let file = self.file.borrow();
+            (file.exists, file.stale_indexes)
+        };
+        if !exists {
+            let options = OpenOptions {
+                read: true,
+                write: true,
+                create: true,
+                truncate: true,
+                direct: true,
+                ..OpenOptions::default()
+            };
+            let file = File::open(&self.path, options).await.at(&self.path, "create")?;
+            file.sync_all().await.at(&self.path, "sync")?;
+            fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+            self.keep_open(file);
+            self.file.borrow_mut().exists = true;
+        }
+        if stale_indexes {
+            remove_if_there(&paths::numbered(&self.dir, self.base, INDEX)).await?;
+            remove_if_there(&paths::numbered(&self.dir, self.base, TIME_INDEX)).await?;
+            fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+            self.file.borrow_mut().stale_indexes = false;
+        }
+        self.open_file().await
+    }
+
+    /// Writes what is appended by the time of the first poll and returns the offset after it. One
+    /// call at a time.
+    pub(crate) async fn flush(
+        self: &Rc<Self>,
+        file: &File,
+        sync: WriteSync,
+        segment_bytes: u32,
+    ) -> Result<i64, StorageError> {
+        let (plan, next_offset) = (self.tail.borrow().plan(), self.next_offset());
+        let (end, bytes) = (plan.end, plan.bytes());
+        self.reserve(file, block_ceil(end), u64::from(segment_bytes)).await?;
+        self.zeroing_out_of(plan.offset..block_ceil(end)).await;
+        if sync == WriteSync::None {
+            self.file.borrow_mut().unsynced = true;
+        }
+        write_blocks(file, &self.path, plan, sync).await?;
+        self.tail.borrow_mut().mark_written(end);
+        let small = {
+            let mut state = self.file.borrow_mut();
+            state.zeroed = state.zeroed.max(block_ceil(end));
+            let small = bytes <= SMALL_WRITE_MAX && sync == WriteSync::Data;
+            state.small_writes = if small { state.small_writes + 1 } else { 0 };
+            state.small_writes >= SMALL_WRITES_BEFORE_ZEROING
+        };
+        if small {
+            self.zero_ahead(file, u64::from(segment_bytes)).await?;
+        }
+        Ok(next_offset)
+    }
+
+    /// Puts on stable storage what was written without that.
+    pub(crate) async fn sync(self: &Rc<Self>) -> Result<(), StorageError> {
+        let file = self.open_file().await?;
+        self.file.borrow_mut().unsynced = false;
+        file.sync_data().await.at(&self.path, "sync")
+    }
+
+    /// Reserves space up to `end` and a step beyond, within the segment's size.
+    async fn reserve(&self, file: &File, end: u64, segment_bytes: u64) -> Result<(), StorageError> {
+        let (from, to) = {
+            let mut state = self.file.borrow_mut();
+            if end <= state.allocated {
+                return Ok(());
+            }
+            let step = state.allocation_step.max(ALLOCATION_STEP_MIN);
+            state.allocation_step = (step * 2).min(segment_bytes.max(ALLOCATION_STEP_MIN));
+            let ahead = (state.allocated + step).min(block_ceil(segment_bytes));
+            (state.allocated, end.max(block_ceil(ahead)))
+        };
+        file.allocate(from, to - from).await.at(&self.path, "reserve space")?;
+        self.file.borrow_mut().allocated = to;
+        Ok(())
+    }
+
+    /// Starts writing zeros ahead of the end, if too little is left of those from before: a durable write into a
+    /// block written once needs no journal.
+    async fn zero_ahead(self: &Rc<Self>, file: &File, segment_bytes: u64) -> Result<(), StorageError> {
+        let range = {
+            let mut state = self.file.borrow_mut();
+            let written = block_ceil(self.tail.borrow().written());
+            let step = state.zeroing_step.clamp(ZEROING_STEP_MIN, ZEROING_STEP_MAX);
+            let from = state.zeroed.max(written);
+            let to = (from + step).min(block_ceil(segment_bytes));
+            if state.zeroing.is_some() || from - written > step / 2 || from >= to {
+                return Ok(());
+            }
+            state.zeroing_step = step * 2;
+            from..to
+        };
+        self.reserve(file, range.end, segment_bytes).await?;
+        self.file.borrow_mut().zeroing = Some(range.clone());
+        let (segment, file) = (self.clone(), file.clone());
+        drop(task::spawn(async move {
+            let zeros = segment.ctx.zeros(to_usize(range.end - range.start));
+            let result = file.write_at(zeros, range.start, WriteSync::Data).await;
+            let mut state = segment.file.borrow_mut();
+            state.zeroing = None;
+            match result {
+                Ok(()) => state.zeroed = state.zeroed.max(range.end),
+                // Not fatal: the data's own write to these blocks will tell.
+                Err(error) => {
+                    tracing::debug!(segment = %segment.path.display(), %error, "zeroing ahead failed")
+                }
+            }
+            drop(state);
+            segment.zeroing_done.notify_all();
+        }));
+        Ok(())
+    }
+
+    async fn zeroing_out_of(&self, range: Range<u64>) {
+        loop {
+            let done = self.zeroing_done.listen();
+            let overlaps = match &self.file.borrow().zeroing {
+                Some(zeroing) => zeroing.start < range.end && range.start < zeroing.end,
+                None => false,
+            };
+            if !overlaps {
+                return;
+            }
+            done.await;
+        }
+    }
+
+    /// Waits for zeros under way.
+    pub(crate) async fn zeroing_ended(&self) {
+        self.zeroing_out_of(0..u64::MAX).await;
+    }
+
+    /// Cuts the file to its exact length, everything in it on stable storage.
+    pub(crate) async fn trim(self: &Rc<Self>) -> Result<(), StorageError> {
+        let file = self.prepare().await?;
+        self.zeroing_ended().await;
+        let end = self.bytes();
+        file.set_len(end).await.at(&self.path, "truncate")?;
+        file.sync_all().await.at(&self.path, "sync")?;
+        let mut state = self.file.borrow_mut();
+        state.unsynced = false;
+        state.allocated = end;
+        state.zeroed = block_ceil(end);
+        state.allocation_step = 0;
+        Ok(())
+    }
+
+    /// Seals the segment: exact length, then producer snapshot, time index, offset index. The offset index comes
+    /// last, so that its presence says that the rest is there (recovery relies on it).
+    pub(crate) async fn seal(self: &Rc<Self>) -> Result<(), StorageError> {
+        assert_eq!(self.unwritten(), 0, "sealing a segment with unwritten bytes");
+        self.trim().await?;
+        let snapshot = self.snapshot.borrow_mut().take();
+        if let Some(snapshot) = snapshot {
+            write_snapshot(&self.dir, self.next_offset(), snapshot).await?;
+        }
+        let mut indexes = match &*self.indexes.borrow() {
+            IndexPlace::Growing(indexes) => indexes.clone(),
+            IndexPlace::Sealed(_) => return Ok(()),
+        };
+        indexes.finish();
+        self.write_indexes(&indexes).await?;
+        let charge = self.ctx.charge_index(self, indexes.memory());
+        *self.indexes.borrow_mut() = IndexPlace::Sealed(Some((Rc::new(indexes), charge)));
+        Ok(())
+    }
+
+    pub(crate) async fn write_indexes(&self, indexes: &Indexes) -> Result<(), StorageError> {
+        let path = paths::numbered(&self.dir, self.base, TIME_INDEX);
+        fs::write_atomic(&path, indexes.times.encode()).await.at(&path, "write")?;
+        let path = paths::numbered(&self.dir, self.base, INDEX);
+        fs::write_atomic(&path, indexes.offsets.encode()).await.at(&path, "write")
+    }
+}
+
+/// Writes the producer snapshot of a log that ends at `offset`.
+pub(crate) async fn write_snapshot(dir: &Path, offset: i64, snapshot: Vec<u8>) -> Result<(), StorageError> {
+    let path = paths::numbered(dir, offset, SNAPSHOT);
+    fs::write_atomic(&path, snapshot).await.at(&path, "write")
+}
+
+/// Carries out `plan`: small ones as one write, large ones as several at a time.
+pub(crate) async fn write_blocks(
+    file: &File,
+    path: &Path,
+    plan: WritePlan,
+    sync: WriteSync,
+) -> Result<(), StorageError> {
+    let total = plan.bytes();
+    let mut parts: Vec<Bytes> = plan.blocks;
+    parts.extend(plan.last);
+    if total < 2 * PIECE_BYTES_MIN {
+        return file.write_at(parts, plan.offset, sync).await.at(path, "write");
+    }
+    let rope = Rope::new(plan.offset, parts);
+    let piece = block_ceil(total.div_ceil(PIECES_MAX)).max(PIECE_BYTES_MIN);
+    let pieces = (0..total.div_ceil(piece)).map(|at| {
+        let from = plan.offset + at * piece;
+        let to = (from + piece).min(rope.end());
+        file.write_at(rope.slice(from..to), from, sync)
+    });
+    let results = future::join_all(pieces).await;
+    results.into_iter().collect::<std::io::Result<()>>().at(path, "write")
+}
