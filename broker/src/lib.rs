@@ -11,7 +11,9 @@
 //! | [`config`] | the registry of settings |
 //! | [`data_dir`] | what lies beside the logs |
 //! | [`http`], [`metrics`] | the admin listener and what it shows |
+//! | [`admin`], [`logging`] | the command line, and what it logs |
 
+pub mod admin;
 pub mod api;
 pub mod config;
 pub mod coordinator;

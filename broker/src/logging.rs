@@ -9,7 +9,9 @@ pub const FILTER_VARIABLE: &str = "HEIZER_LOG";
 
 /// [`FILTER_VARIABLE`] holds no filter.
 #[derive(Debug, thiserror::Error)]
-#[error("{FILTER_VARIABLE} is no filter: {reason}; use a level (error, warn, info, debug, trace) or MODULE=LEVEL")]
+#[error(
+    "{FILTER_VARIABLE} is no filter: {reason}; use a level (error, warn, info, debug, trace) or MODULE=LEVEL"
+)]
 pub struct InvalidFilter {
     reason: String,
 }
@@ -19,7 +21,8 @@ pub struct InvalidFilter {
 pub fn init(default: &str) -> Result<(), InvalidFilter> {
     let text = std::env::var(FILTER_VARIABLE).unwrap_or_default();
     let text = if text.is_empty() { default } else { text.as_str() };
-    let filter = EnvFilter::builder().parse(text).map_err(|error| InvalidFilter { reason: error.to_string() })?;
+    let filter =
+        EnvFilter::builder().parse(text).map_err(|error| InvalidFilter { reason: error.to_string() })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

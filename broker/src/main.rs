@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `heizer`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    heizer_broker::admin::main()
+}

@@ -8,11 +8,13 @@ use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::LocalBoxFuture;
+use futures::channel::oneshot;
+use futures::future::{LocalBoxFuture, select};
 use heizer_raft::{GroupImage, read_groups};
 use heizer_runtime::cores::{self, CoreGone, CoreId};
 use heizer_runtime::net::Listener;
@@ -171,7 +173,11 @@ async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
     announce(setup, servers, started);
     host::shutdown().await;
     stop(setup).await?;
-    drop(admin);
+    if let Some((admin, end)) = admin {
+        drop(end);
+        // Whether it ended in a panic has been logged.
+        let _ = admin.await;
+    }
     Ok(())
 }
 
@@ -348,11 +354,20 @@ fn start_serving() {
     }
 }
 
-fn serve_admin(addr: SocketAddr, started: Instant) -> Result<task::JoinHandle<()>, ServeError> {
+/// Serves until the sender is dropped, so that probes are answered while the broker stops.
+fn serve_admin(
+    addr: SocketAddr,
+    started: Instant,
+) -> Result<(task::JoinHandle<()>, oneshot::Sender<()>), ServeError> {
     let bound = Listener::bind(addr);
     let listener = bound.map_err(|source| ServeError::Bind { addr, source, flag: "--admin-listen" })?;
     tracing::info!(addr = %listener.local_addr(), "admin listener");
-    Ok(task::spawn(http::serve(listener, Rc::new(Admin { started }))))
+    let (end, ended) = oneshot::channel::<()>();
+    let serving = task::spawn(async move {
+        let serving = pin!(http::serve(listener, Rc::new(Admin { started })));
+        select(serving, ended).await;
+    });
+    Ok((serving, end))
 }
 
 /// What the admin listener shows of this broker.

@@ -10,6 +10,8 @@ pub(crate) use heizer_wire::record_batch::HEADER_BYTES;
 
 /// The CRC covers everything from here on (contract L1).
 const CRC_FROM: usize = 21;
+/// The largest batch that a log takes, and that recovery believes in: a damaged length must not ask for all memory.
+pub(crate) const BATCH_BYTES_MAX: usize = 256 << 20;
 const LOG_APPEND_TIME_BIT: i16 = 1 << 3;
 
 /// Why bytes are not the header of a batch that a log can hold.
@@ -21,6 +23,8 @@ pub(crate) enum BadHeader {
     Batch(#[from] BatchError),
     #[error("a base offset of {base} with a last offset delta of {delta}")]
     Offset { base: i64, delta: i32 },
+    #[error("a batch of {0} bytes, at most {BATCH_BYTES_MAX} are possible")]
+    Size(usize),
 }
 
 /// Parses the header at the front of `bytes`.
@@ -32,6 +36,9 @@ pub(crate) fn parse_header(bytes: &[u8]) -> Result<BatchHeader, BadHeader> {
     let (base, delta) = (header.base_offset, header.last_offset_delta);
     if base < 0 || delta < 0 || base.checked_add(i64::from(delta) + 1).is_none() {
         return Err(BadHeader::Offset { base, delta });
+    }
+    if header.size_bytes() > BATCH_BYTES_MAX {
+        return Err(BadHeader::Size(header.size_bytes()));
     }
     Ok(header)
 }

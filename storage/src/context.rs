@@ -27,7 +27,7 @@ pub struct StorageLimits {
 
 impl Default for StorageLimits {
     fn default() -> Self {
-        Self { tail_cache_max: 16 << 20, index_cache_max: 4 << 20, open_files_max: 512 }
+        Self { tail_cache_max: 16 << 20, index_cache_max: 4 << 20, open_files_max: 8192 }
     }
 }
 

@@ -50,15 +50,23 @@ impl Rope {
 
     /// The header of the batch at `position`; `None` where the rope ends before it does.
     pub(crate) fn header_at(&self, position: u64) -> Option<Result<BatchHeader, BadHeader>> {
-        let range = position..position + HEADER_BYTES as u64;
-        if range.end > self.end {
+        if position < self.start || position + HEADER_BYTES as u64 > self.end {
             return None;
         }
         let mut bytes = [0; HEADER_BYTES];
-        let mut filled = 0;
-        for part in self.slice(range) {
-            bytes[filled..filled + part.len()].copy_from_slice(&part);
-            filled += part.len();
+        let (mut filled, mut skip) = (0, to_usize(position - self.start));
+        for part in &self.parts {
+            let Some(part) = part.get(skip..) else {
+                skip -= part.len();
+                continue;
+            };
+            let count = part.len().min(HEADER_BYTES - filled);
+            bytes[filled..filled + count].copy_from_slice(&part[..count]);
+            filled += count;
+            skip = 0;
+            if filled == HEADER_BYTES {
+                break;
+            }
         }
         Some(parse_header(&bytes))
     }
@@ -75,4 +83,27 @@ pub(crate) fn join(mut parts: Vec<Bytes>) -> Bytes {
         return parts.swap_remove(0);
     }
     parts.concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::BatchSpec;
+
+    #[test]
+    fn headers_and_slices_do_not_mind_where_the_pieces_are_cut() {
+        let batch = BatchSpec::default().base_offset(42).bytes();
+        let whole = Bytes::from([&[0; 10][..], &batch].concat());
+        for cut in 0..whole.len() {
+            for second in cut..whole.len() {
+                let parts = vec![whole.slice(..cut), whole.slice(cut..second), whole.slice(second..)];
+                let rope = Rope::new(100, parts);
+                let header = rope.header_at(110).expect("within").expect("a header");
+                assert_eq!((header.base_offset, header.size_bytes()), (42, batch.len()));
+                assert_eq!(join(rope.slice(110..rope.end())), batch);
+            }
+        }
+        let rope = Rope::new(100, vec![whole.slice(..70)]);
+        assert!(rope.header_at(110).is_none() && rope.header_at(99).is_none());
+    }
 }

@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterable
 from typing import Callable, Optional
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 TIMEOUT_S = 30.0
 
 
 def admin(bootstrap: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap})
+    return AdminClient(_settings(bootstrap))
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int = 1, **configs) -> str:
@@ -41,7 +41,7 @@ def await_topic(client: AdminClient, topic: str, partitions: int) -> None:
 
 
 def producer(bootstrap: str, **settings) -> Producer:
-    return Producer({"bootstrap.servers": bootstrap, **_dotted(settings)})
+    return Producer(_settings(bootstrap, **settings))
 
 
 def send(client: Producer, topic: str, **record) -> None:
@@ -74,9 +74,10 @@ class Deliveries:
 def produce_all(bootstrap: str, topic: str, records: Iterable[dict], **settings) -> list[Message]:
     """Produces the records, waits for every delivery report and returns them."""
     client, reports, count = producer(bootstrap, **settings), Deliveries(), 0
-    for count, record in enumerate(records, 1):
+    for record in records:
         send(client, topic, on_delivery=reports, **record)
         client.poll(0)
+        count += 1
     assert client.flush(TIMEOUT_S) == 0, "not everything was delivered in time"
     reports.assert_all(count)
     return reports.messages
@@ -84,7 +85,20 @@ def produce_all(bootstrap: str, topic: str, records: Iterable[dict], **settings)
 
 def consumer(bootstrap: str, group: str, **settings) -> Consumer:
     defaults = {"auto_offset_reset": "earliest", "enable_auto_commit": False}
-    return Consumer({"bootstrap.servers": bootstrap, "group.id": group, **_dotted({**defaults, **settings})})
+    return Consumer(_settings(bootstrap, group_id=group, **{**defaults, **settings}))
+
+
+def committed(client: Consumer, topic: str, partition: int) -> int:
+    """The group's offset; asks again while the coordinator is not there yet, as after a restart."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return client.committed([TopicPartition(topic, partition)], timeout=10)[0].offset
+        except KafkaException as failure:
+            if not failure.args[0].retriable() and failure.args[0].code() != KafkaError.NOT_COORDINATOR:
+                raise
+            assert time.monotonic() < deadline, f"no coordinator after {TIMEOUT_S} s: {failure}"
+            time.sleep(0.1)
 
 
 def drain(client: Consumer, count: int, timeout_s: float = TIMEOUT_S, extra_s: float = 0.0) -> list[Message]:
@@ -156,5 +170,7 @@ def poll_all(clients: Iterable[Consumer], take: Optional[Callable[[Message], Non
 _LITERAL = {"error_cb", "log_level"}
 
 
-def _dotted(settings: dict) -> dict:
-    return {name if name in _LITERAL else name.replace("_", "."): value for name, value in settings.items()}
+def _settings(bootstrap: str, **settings) -> dict:
+    """librdkafka's own names for our keyword arguments; what goes wrong is asserted, not printed."""
+    dotted = {name if name in _LITERAL else name.replace("_", "."): value for name, value in settings.items()}
+    return {"bootstrap.servers": bootstrap, "log_level": 0, **dotted}

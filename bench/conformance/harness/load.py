@@ -42,7 +42,6 @@ class Writer:
             reconnect_backoff_max_ms=100,
             message_timeout_ms=180_000,
             queue_buffering_max_messages=3000,
-            log_level=0,
         )
 
     def start(self) -> "Writer":
@@ -93,7 +92,7 @@ class Bystander:
         self._reports = lib.Deliveries()
         self._topic = topic
         self._stop = threading.Event()
-        settings = {"acks": "all", "linger_ms": 0, "message_timeout_ms": 10_000, "retries": 0, "log_level": 0}
+        settings = {"acks": "all", "linger_ms": 0, "message_timeout_ms": 10_000, "retries": 0}
         self._client = lib.producer(bootstrap, error_cb=self._complaints.append, enable_idempotence=False, **settings)
         self._thread = threading.Thread(target=self._run, name="bystander")
         self._count = 0

@@ -5,6 +5,7 @@ folder and the same port, as an operator would.
 """
 
 import json
+import random
 import re
 import shutil
 import signal
@@ -22,10 +23,22 @@ _BAD_LINE = re.compile(r"\b(WARN|ERROR|FATAL)\b|panicked at|stack backtrace|RUST
 
 
 def free_port() -> int:
-    """A port nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port nobody listens on just now.
+
+    Below the range from which outgoing connections take theirs: while a broker is down, a client that reconnects must
+    not sit on its port, nor meet itself there.
+    """
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 class Server:

@@ -100,7 +100,7 @@ def test_committed_offsets_survive_a_crash(start_broker):  # contract G3
     broker.start()
     client.close()
     reader = lib.consumer(broker.bootstrap, "g")
-    assert reader.committed([TopicPartition(topic, 0)], timeout=20)[0].offset == 60
+    assert lib.committed(reader, topic, 0) == 60
     reader.close()
 
 

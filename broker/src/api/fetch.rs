@@ -85,7 +85,7 @@ pub(super) async fn handle(call: Call, request: FetchRequest) -> FetchResponse {
         drop(rows);
         let mut wait = Wait::register(&call.shard, watched);
         // Whether news or the deadline: what there is then is read and answered.
-        drop(time::timeout(rest, wait.news()).await);
+        let _ = time::timeout(rest, wait.news()).await;
     }
 }
 

@@ -48,10 +48,12 @@ pub(super) async fn auto_create(shard: &Shard, name: &ByteString) -> Result<(), 
 /// The offsets topic as Kafka makes it: compacted, in small segments, whatever the defaults are.
 fn offsets_plan(shard: &Shard) -> TopicPlan {
     let config = shard.config();
+    let brokers = i16::try_from(shard.image().brokers().count()).unwrap_or(i16::MAX).max(1);
     TopicPlan {
         name: OFFSETS_TOPIC.to_owned(),
         partitions: config.offsets_topic_partitions,
-        replication_factor: config.offsets_topic_replication_factor,
+        // Fewer brokers than the setting asks for make do with what there is.
+        replication_factor: config.offsets_topic_replication_factor.min(brokers),
         assignments: None,
         configs: vec![
             ("cleanup.policy".to_owned(), "compact".to_owned()),

@@ -138,7 +138,8 @@ impl BrokerConfig {
         let mut values = Values::default();
         if let Some(path) = file {
             let origin = path.display().to_string();
-            let failed = |error: std::io::Error| ConfigError::File { file: origin.clone(), reason: error.to_string() };
+            let failed =
+                |error: std::io::Error| ConfigError::File { file: origin.clone(), reason: error.to_string() };
             let text = std::fs::read_to_string(path).map_err(failed)?;
             for (name, value) in file::settings(&origin, &text)? {
                 set(&mut values, &origin, &name, &value)?;
@@ -166,7 +167,8 @@ impl BrokerConfig {
         let of_name = |list: &[Endpoint]| list.iter().find(|endpoint| endpoint.name == name).cloned();
         of_name(&self.advertised_listeners).unwrap_or_else(|| {
             // The name that was configured, so that certificates and resolvers agree; the port that was bound.
-            let host = of_name(&self.listeners).map_or_else(|| bound.ip().to_string(), |endpoint| endpoint.host);
+            let host =
+                of_name(&self.listeners).map_or_else(|| bound.ip().to_string(), |endpoint| endpoint.host);
             Endpoint { name: name.to_owned(), host, port: bound.port() }
         })
     }
@@ -231,8 +233,16 @@ impl BrokerConfig {
         }
         let told = |name: &str| self.advertised_listeners.iter().any(|endpoint| endpoint.name == name);
         if let Some(listener) = self.listeners.iter().find(|l| l.is_unspecified() && !told(&l.name)) {
-            let allowed = "every address only with --advertise HOST:PORT, which says where clients shall connect";
+            let allowed =
+                "an address that clients can connect to, or any together with --advertise HOST:PORT";
             return refuse("listeners", listener.host_port(), allowed);
+        }
+        let data_dir = self.data_dir.display().to_string();
+        if data_dir.contains(',') {
+            return refuse("log.dirs", data_dir, "one directory");
+        }
+        if let Some(Value::List(several)) = self.values.broker("heizer.admin.listen").filter(has_several) {
+            return refuse("heizer.admin.listen", several.join(","), "one HOST:PORT");
         }
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms {
             let value = self.group_min_session_timeout_ms.to_string();
@@ -248,9 +258,17 @@ impl Default for BrokerConfig {
     }
 }
 
+fn has_several(value: &Value) -> bool {
+    matches!(value, Value::List(items) if items.len() > 1)
+}
+
 fn set(values: &mut Values, origin: &str, name: &str, text: &str) -> Result<(), ConfigError> {
     let Some(def) = definition(name).filter(|def| def.scope.of_broker()) else {
-        return Err(ConfigError::Unknown { origin: origin.to_owned(), name: name.to_owned(), hint: hint(name) });
+        return Err(ConfigError::Unknown {
+            origin: origin.to_owned(),
+            name: name.to_owned(),
+            hint: hint(name),
+        });
     };
     let value = def.parse(text).map_err(|allowed| ConfigError::Value {
         origin: origin.to_owned(),
@@ -357,18 +375,26 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_in_one_line_with_file_name_value_and_what_is_allowed() {
         let table = [
-            ("num.partitions = 0", "heizer.toml: num.partitions cannot be `0`; allowed: a whole number, at least 1"),
+            (
+                "num.partitions = 0",
+                "heizer.toml: num.partitions cannot be `0`; allowed: a whole number, at least 1",
+            ),
             ("num.partitions = 'many'", "num.partitions cannot be `many`; allowed: a whole number"),
             ("num.partitions = true", "num.partitions cannot be `true`"),
             ("num.partition = 1", "num.partition is not a setting; did you mean num.partitions?"),
             ("frobnicate = 1", "heizer.toml: frobnicate is not a setting"),
-            ("retention.ms = 1", "retention.ms is not a setting; a topic's retention.ms has its broker-wide default"),
+            (
+                "retention.ms = 1",
+                "retention.ms is not a setting; a topic's retention.ms has its broker-wide default",
+            ),
             ("node.id = 1\nnode.id = 2", "heizer.toml:2: not TOML"),
             ("node.id = 1.5", "node.id cannot be `1.5`"),
             ("listeners = 'SSL://h:1'", "listener SSL would need TLS"),
             ("listeners = '0.0.0.0:9092'", "--advertise HOST:PORT"),
             ("listeners = '0.0.0.0:9092'\nadvertised.listeners = '0.0.0.0:1'", "clients can connect to"),
             ("advertised.listeners = 'OTHER://h:1'", "names out of listeners"),
+            ("log.dirs = ['/a', '/b']", "log.dirs cannot be `/a,/b`; allowed: one directory"),
+            ("heizer.admin.listen = 'A://a:1,B://b:2'", "allowed: one HOST:PORT"),
             ("group.min.session.timeout.ms = 9000000", "at most group.max.session.timeout.ms"),
         ];
         for (text, expected) in table {

@@ -137,15 +137,11 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kind::Bool => f.write_str("true or false"),
-            Kind::Int(min, max) => {
-                range(f, "whole number", (min, *min == i32::MIN), (max, *max == i32::MAX))
-            }
+            Kind::Int(min, max) => range(f, "whole number", (min, *min == i32::MIN), (max, *max == i32::MAX)),
             Kind::Long(min, max) => {
                 range(f, "whole number", (min, *min == i64::MIN), (max, *max == i64::MAX))
             }
-            Kind::Double(min, max) => {
-                range(f, "number", (min, *min == f64::MIN), (max, *max == f64::MAX))
-            }
+            Kind::Double(min, max) => range(f, "number", (min, *min == f64::MIN), (max, *max == f64::MAX)),
             Kind::Text => f.write_str("text that is not empty"),
             Kind::OneOf([word]) => write!(f, "only {word}"),
             Kind::OneOf(words) => write!(f, "one of {}", words.join(", ")),

@@ -138,7 +138,9 @@ mod tests {
 
     #[test]
     fn what_is_no_endpoint_is_refused() {
-        for text in ["", "9092", "localhost", ":9092", "localhost:70000", "a b:1", "://h:1", "::1:9092", "[x]:1"] {
+        for text in
+            ["", "9092", "localhost", ":9092", "localhost:70000", "a b:1", "://h:1", "::1:9092", "[x]:1"]
+        {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
         assert!(matches!("SSL://h:1".parse::<Endpoint>(), Err(InvalidEndpoint::Unsupported(_))));

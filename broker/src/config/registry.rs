@@ -71,7 +71,12 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "Where clients are told to connect; unset: where the broker listens. Needed with 0.0.0.0, to which nobody \
          can connect.",
     ),
-    broker("log.dirs", Kind::Text, "./data", "The directory that holds everything the broker keeps. Exactly one."),
+    broker(
+        "log.dirs",
+        Kind::Text,
+        "./data",
+        "The directory that holds everything the broker keeps. Exactly one.",
+    ),
     // Cores, memory, raft, the admin listener.
     broker(
         "heizer.cores",
@@ -110,15 +115,30 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "104857600",
         "The largest request. A client that announces a larger one is disconnected.",
     ),
-    broker("max.connections", int(0), INT_MAX, "Connections to the broker at a time; more are closed at once."),
-    broker("max.connections.per.ip", int(0), INT_MAX, "Connections from one address at a time; more are closed at once."),
+    broker(
+        "max.connections",
+        int(0),
+        INT_MAX,
+        "Connections to the broker at a time; more are closed at once.",
+    ),
+    broker(
+        "max.connections.per.ip",
+        int(0),
+        INT_MAX,
+        "Connections from one address at a time; more are closed at once.",
+    ),
     broker(
         "connections.max.idle.ms",
         ANY_LONG,
         "600000",
         "A connection without a request for so long is closed; negative: never.",
     ),
-    broker("fetch.max.bytes", int(1_024), "57671680", "The most one Fetch response carries, whatever the client asks for."),
+    broker(
+        "fetch.max.bytes",
+        int(1_024),
+        "57671680",
+        "The most one Fetch response carries, whatever the client asks for.",
+    ),
     broker(
         "max.incremental.fetch.session.cache.slots",
         int(0),
@@ -155,7 +175,12 @@ pub static DEFINITIONS: &[ConfigDef] = &[
     ),
     // What a log takes.
     broker("message.max.bytes", int(0), "1048588", "Broker default of max.message.bytes."),
-    topic("max.message.bytes", int(0), &[one("message.max.bytes")], "The largest record batch, after compression."),
+    topic(
+        "max.message.bytes",
+        int(0),
+        &[one("message.max.bytes")],
+        "The largest record batch, after compression.",
+    ),
     both(
         "compression.type",
         Kind::OneOf(&["producer"]),
@@ -207,9 +232,19 @@ pub static DEFINITIONS: &[ConfigDef] = &[
     ),
     // Segments.
     broker("log.segment.bytes", SEGMENT_BYTES, "1073741824", "Broker default of segment.bytes."),
-    topic("segment.bytes", SEGMENT_BYTES, &[one("log.segment.bytes")], "The largest a segment of the log grows."),
+    topic(
+        "segment.bytes",
+        SEGMENT_BYTES,
+        &[one("log.segment.bytes")],
+        "The largest a segment of the log grows.",
+    ),
     unset("log.roll.ms", long(1), "Broker default of segment.ms."),
-    broker("log.roll.hours", int(1), "168", "Broker default of segment.ms, in hours; log.roll.ms goes before it."),
+    broker(
+        "log.roll.hours",
+        int(1),
+        "168",
+        "Broker default of segment.ms, in hours; log.roll.ms goes before it.",
+    ),
     topic(
         "segment.ms",
         long(1),
@@ -259,7 +294,11 @@ pub static DEFINITIONS: &[ConfigDef] = &[
     ),
     // Retention and compaction.
     unset("log.retention.ms", long(-1), "Broker default of retention.ms."),
-    unset("log.retention.minutes", int(-1), "Broker default of retention.ms, in minutes; log.retention.ms goes before it."),
+    unset(
+        "log.retention.minutes",
+        int(-1),
+        "Broker default of retention.ms, in minutes; log.retention.ms goes before it.",
+    ),
     broker(
         "log.retention.hours",
         int(-1),
@@ -269,7 +308,11 @@ pub static DEFINITIONS: &[ConfigDef] = &[
     topic(
         "retention.ms",
         long(-1),
-        &[one("log.retention.ms"), times("log.retention.minutes", MINUTE_MS), times("log.retention.hours", HOUR_MS)],
+        &[
+            one("log.retention.ms"),
+            times("log.retention.minutes", MINUTE_MS),
+            times("log.retention.hours", HOUR_MS),
+        ],
         "Under the policy delete: records older than this are removed, a segment at a time; -1: age removes nothing.",
     ),
     broker("log.retention.bytes", ANY_LONG, "-1", "Broker default of retention.bytes."),
@@ -280,7 +323,12 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "Under the policy delete: the oldest segments of a partition beyond this size are removed; negative: size \
          removes nothing.",
     ),
-    broker("log.retention.check.interval.ms", long(1), "300000", "How often logs are looked at for what to remove."),
+    broker(
+        "log.retention.check.interval.ms",
+        long(1),
+        "300000",
+        "How often logs are looked at for what to remove.",
+    ),
     broker("log.cleanup.policy", CLEANUP_POLICY, "delete", "Broker default of cleanup.policy."),
     topic(
         "cleanup.policy",
@@ -303,14 +351,24 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         &[one("log.cleaner.min.compaction.lag.ms")],
         "Under the policy compact: a record stays as it is for at least this long.",
     ),
-    broker("log.cleaner.max.compaction.lag.ms", long(1), LONG_MAX, "Broker default of max.compaction.lag.ms."),
+    broker(
+        "log.cleaner.max.compaction.lag.ms",
+        long(1),
+        LONG_MAX,
+        "Broker default of max.compaction.lag.ms.",
+    ),
     topic(
         "max.compaction.lag.ms",
         long(1),
         &[one("log.cleaner.max.compaction.lag.ms")],
         "Under the policy compact: a record stays as it is for at most this long.",
     ),
-    broker("log.cleaner.min.cleanable.ratio", Kind::Double(0.0, 1.0), "0.5", "Broker default of min.cleanable.dirty.ratio."),
+    broker(
+        "log.cleaner.min.cleanable.ratio",
+        Kind::Double(0.0, 1.0),
+        "0.5",
+        "Broker default of min.cleanable.dirty.ratio.",
+    ),
     topic(
         "min.cleanable.dirty.ratio",
         Kind::Double(0.0, 1.0),
@@ -347,7 +405,12 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "When set: records count once the device has accepted them, and are on stable storage within this time.",
     ),
     // Consumer groups.
-    broker("offsets.topic.num.partitions", int(1), "50", "Partitions of __consumer_offsets, when it is created."),
+    broker(
+        "offsets.topic.num.partitions",
+        int(1),
+        "50",
+        "Partitions of __consumer_offsets, when it is created.",
+    ),
     broker("offsets.topic.segment.bytes", SEGMENT_BYTES, "104857600", "segment.bytes of __consumer_offsets."),
     broker(
         "offsets.topic.replication.factor",
@@ -367,9 +430,24 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "600000",
         "How often committed offsets are looked at for what has expired.",
     ),
-    broker("offset.metadata.max.bytes", int(0), "4096", "The longest note a consumer may commit with an offset."),
-    broker("group.min.session.timeout.ms", int(0), "6000", "The shortest session timeout a member may ask for."),
-    broker("group.max.session.timeout.ms", int(0), "1800000", "The longest session timeout a member may ask for."),
+    broker(
+        "offset.metadata.max.bytes",
+        int(0),
+        "4096",
+        "The longest note a consumer may commit with an offset.",
+    ),
+    broker(
+        "group.min.session.timeout.ms",
+        int(0),
+        "6000",
+        "The shortest session timeout a member may ask for.",
+    ),
+    broker(
+        "group.max.session.timeout.ms",
+        int(0),
+        "1800000",
+        "The longest session timeout a member may ask for.",
+    ),
     broker("group.max.size", int(1), INT_MAX, "Members of one group."),
     broker(
         "group.initial.rebalance.delay.ms",
@@ -418,7 +496,13 @@ mod tests {
                 assert_eq!(broker.default.is_some(), synonym == last, "only the last one has a default");
                 if let Some(default) = broker.default {
                     let value = broker.parse(default).expect("defaults parse").scaled(synonym.scale);
-                    assert_eq!(def.parse(&value.to_string()), Ok(value), "{} from {}", def.name, synonym.name);
+                    assert_eq!(
+                        def.parse(&value.to_string()),
+                        Ok(value),
+                        "{} from {}",
+                        def.name,
+                        synonym.name
+                    );
                 }
             }
         }

@@ -286,7 +286,8 @@ mod tests {
 
     #[test]
     fn durability_counts_only_where_somebody_set_it() {
-        let table: [(&[(&str, &str)], &[(&str, &str)], Level); 5] = [
+        type Settings = &'static [(&'static str, &'static str)];
+        let table: [(Settings, Settings, Level); 5] = [
             (&[], &[], Level::Durable),
             (&[], &[("flush.ms", "100")], Level::Written),
             (&[("heizer.durability", "durable")], &[("flush.ms", "100")], Level::Durable),

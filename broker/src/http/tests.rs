@@ -60,7 +60,10 @@ fn each_path_answers_and_readiness_follows_the_state() {
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n");
         assert!(ask(addr, &get("/healthz")).await.ends_with("\r\n\r\nok\n"));
         let answer = ask(addr, &get("/readyz")).await;
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("not ready: recovering logs\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("not ready: recovering logs\n"),
+            "{answer}"
+        );
         *state.0.borrow_mut() = Readiness::Ready;
         assert!(ask(addr, &get("/readyz")).await.starts_with("HTTP/1.1 200 OK\r\n"));
         let answer = ask(addr, &get("/metrics?all")).await;

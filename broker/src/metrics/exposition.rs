@@ -16,8 +16,8 @@ use super::process::ProcessFigures;
 
 /// Upper bounds of the latency buckets, in microseconds.
 const BUCKETS_US: [u64; 17] = [
-    100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
-    5_000_000, 10_000_000, 30_000_000,
+    100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
+    2_000_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// All metrics as text: the cores added up, and figures of the process, which has been up for `uptime`.
@@ -66,10 +66,16 @@ impl Exposition {
         let all = &self.merged;
         out.gauge("heizer_connections", "Open connections", all.connections as f64)?;
         out.counter("heizer_connections_opened", "Connections accepted", all.connections_opened)?;
-        let closed = CloseReason::ALL.iter().zip(all.connections_closed).map(|(reason, n)| (reason.name(), n));
+        let closed =
+            CloseReason::ALL.iter().zip(all.connections_closed).map(|(reason, n)| (reason.name(), n));
         out.counters("heizer_connections_closed", "Connections ended, by reason", "reason", closed)?;
         let refused = ["max.connections", "max.connections.per.ip"].into_iter().zip(all.connections_refused);
-        out.counters("heizer_connections_refused", "Connections turned away, by setting", "setting", refused)?;
+        out.counters(
+            "heizer_connections_refused",
+            "Connections turned away, by setting",
+            "setting",
+            refused,
+        )?;
         out.counter("heizer_network_receive_bytes", "Bytes received from clients", all.network_bytes_in)?;
         out.counter("heizer_network_transmit_bytes", "Bytes sent to clients", all.network_bytes_out)
     }
@@ -86,7 +92,11 @@ impl Exposition {
 
     fn encode_process(&self, out: &mut Out<'_>) -> fmt::Result {
         let process = &self.process;
-        out.counter("heizer_task_panics", "Tasks that ended in a panic, each of them a bug", self.merged.panics)?;
+        out.counter(
+            "heizer_task_panics",
+            "Tasks that ended in a panic, each of them a bug",
+            self.merged.panics,
+        )?;
         out.gauge("heizer_cores", "Cores the broker runs on", self.cores as f64)?;
         out.gauge("heizer_uptime_seconds", "Time since the start", self.uptime.as_secs_f64())?;
         let memory = process.resident_bytes as f64;
@@ -147,7 +157,12 @@ impl Out<'_> {
         for (of, histogram) in of_each {
             let (sum, buckets) = (sum_seconds(histogram), buckets(histogram));
             let labels = [(label, *of)];
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, histogram.len(), &buckets, None)?;
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                sum,
+                histogram.len(),
+                &buckets,
+                None,
+            )?;
         }
         Ok(())
     }

@@ -20,10 +20,17 @@ impl ProcessFigures {
     /// As of now. `/proc` is memory: reading it does no I/O. What cannot be read stays zero.
     pub fn read() -> ProcessFigures {
         ProcessFigures {
-            resident_bytes: fs::read_to_string("/proc/self/status").ok().and_then(|s| resident(&s)).unwrap_or(0),
-            cpu_seconds: fs::read_to_string("/proc/self/stat").ok().and_then(|s| cpu_seconds(&s)).unwrap_or(0.0),
+            resident_bytes: fs::read_to_string("/proc/self/status")
+                .ok()
+                .and_then(|s| resident(&s))
+                .unwrap_or(0),
+            cpu_seconds: fs::read_to_string("/proc/self/stat")
+                .ok()
+                .and_then(|s| cpu_seconds(&s))
+                .unwrap_or(0.0),
             // One of them is the listing's own.
-            open_fds: fs::read_dir("/proc/self/fd").map_or(0, |entries| (entries.count() as u64).saturating_sub(1)),
+            open_fds: fs::read_dir("/proc/self/fd")
+                .map_or(0, |entries| (entries.count() as u64).saturating_sub(1)),
         }
     }
 }

@@ -294,7 +294,7 @@ impl Room {
     fn answer(&self, id: AnswerId, answer: Answer) {
         // A caller that is gone misses its answer, nothing else.
         if let Some(sender) = self.parked.borrow_mut().remove(&id) {
-            drop(sender.send(answer));
+            let _ = sender.send(answer);
         }
     }
 

@@ -12,7 +12,7 @@ const BLOCK_IDS: u32 = 1_000;
 
 /// What is left of this core's block.
 #[derive(Default)]
-pub struct ProducerIds {
+pub(super) struct ProducerIds {
     next: Cell<i64>,
     end: Cell<i64>,
 }

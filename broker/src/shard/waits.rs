@@ -25,34 +25,29 @@ pub struct Watched {
 
 /// The waiting fetches of one core.
 #[derive(Default)]
-pub struct Waits {
+pub(super) struct Waits {
     waiting: RefCell<HashMap<u64, oneshot::Sender<()>>>,
     last: Cell<u64>,
 }
 
 impl Waits {
     /// How many fetches wait.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.waiting.borrow().len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Ends the waiting of `ids`; those that have ended are passed over.
     fn wake(&self, ids: &[u64]) {
         for id in ids {
             if let Some(sender) = self.waiting.borrow_mut().remove(id) {
-                drop(sender.send(()));
+                let _ = sender.send(());
             }
         }
     }
 }
 
 /// Sends the waiters of a partition of this core word that there is news.
-pub fn wake(waiters: Vec<Waiter>) {
+pub(super) fn wake(waiters: Vec<Waiter>) {
     let mut by_origin: Vec<(CoreId, Vec<u64>)> = Vec::new();
     for waiter in waiters {
         match by_origin.iter_mut().find(|(origin, _)| *origin == waiter.origin) {
@@ -90,7 +85,7 @@ impl Wait {
     /// Resolves when there is news.
     pub async fn news(&mut self) {
         // A sender that is gone has told all the same.
-        drop((&mut self.news).await);
+        let _ = (&mut self.news).await;
     }
 
     /// Runs `act` for each partition at its core, one message a core.

@@ -201,12 +201,18 @@ impl GroupConsumer {
     /// Commits (if it commits by itself) and leaves the group. Static members don't leave: they come back.
     pub async fn close(mut self) -> Result<(), ClientError> {
         let committed = if self.config.auto_commit.is_some() { self.commit().await } else { Ok(()) };
-        let Some(session) = self.session.take() else { return committed };
+        self.leave().await?;
+        committed
+    }
+
+    /// Leaves the group without committing what has been handed out since the last commit.
+    pub async fn leave(mut self) -> Result<(), ClientError> {
+        let Some(session) = self.session.take() else { return Ok(()) };
         session.end(Ended::Left);
         if self.config.group_instance_id.is_none() {
             session.leave().await?;
         }
-        committed
+        Ok(())
     }
 
     async fn commit_when_due(&mut self) {

@@ -214,7 +214,7 @@ where
 {
     let calls = all().map(|core| {
         let f = f.clone();
-        call(core, move || f())
+        call(core, f)
     });
     let joined = pin!(futures::future::try_join_all(calls));
     joined.await

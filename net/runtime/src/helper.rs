@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn in_a_simulation_work_is_done_on_the_spot() {
-        let output = sim::block_on(1, async { Helper::start("helper").expect("nothing to start").run(|| 5).await });
+        let output =
+            sim::block_on(1, async { Helper::start("helper").expect("nothing to start").run(|| 5).await });
         assert_eq!(output, 5);
     }
 }

@@ -19,6 +19,11 @@
 //! | [`host`], [`preflight`] | starting on the real machine, and what it must offer |
 //! | [`sim`] | the double |
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the clock, threads and sleep are wrapped here and nowhere else"
+)]
+
 pub mod buf;
 pub mod collections;
 mod core;

@@ -28,13 +28,19 @@ pub enum PreflightError {
         "io_uring is forbidden on this host (kernel.io_uring_disabled = {value}); run `sysctl -w kernel.io_uring_disabled=0`"
     )]
     Disabled { value: String },
-    #[error("io_uring is blocked ({error}), probably by a container's seccomp profile; allow io_uring_setup, io_uring_enter and io_uring_register")]
+    #[error(
+        "io_uring is blocked ({error}), probably by a container's seccomp profile; allow io_uring_setup, io_uring_enter and io_uring_register"
+    )]
     Blocked { error: io::Error },
     #[error("io_uring lacks {operation} on kernel {kernel}; use Linux {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1)]
     Operation { operation: &'static str, kernel: String },
-    #[error("only {found} bytes may be locked in memory and {MEMLOCK_MIN_BYTES} are needed; raise it with `ulimit -l 8192` or LimitMEMLOCK=infinity in the unit")]
+    #[error(
+        "only {found} bytes may be locked in memory and {MEMLOCK_MIN_BYTES} are needed; raise it with `ulimit -l 8192` or LimitMEMLOCK=infinity in the unit"
+    )]
     Memlock { found: u64 },
-    #[error("only {found} files may be open and at least {NOFILE_MIN} are needed; raise it with `ulimit -n 65536` or LimitNOFILE=1048576 in the unit")]
+    #[error(
+        "only {found} files may be open and at least {NOFILE_MIN} are needed; raise it with `ulimit -n 65536` or LimitNOFILE=1048576 in the unit"
+    )]
     Files { found: u64 },
     #[error("data directory {}: {error}; choose another one with --data-dir or mend its permissions", path.display())]
     DataDir { path: PathBuf, error: io::Error },
@@ -60,8 +66,8 @@ pub fn check(data_dirs: &[&Path]) -> Result<Report, PreflightError> {
     let nofile = raise_nofile()?;
     let mut buffered = Vec::new();
     for path in data_dirs {
-        let direct =
-            check_data_dir(path).map_err(|error| PreflightError::DataDir { path: path.to_path_buf(), error })?;
+        let direct = check_data_dir(path)
+            .map_err(|error| PreflightError::DataDir { path: path.to_path_buf(), error })?;
         if !direct {
             buffered.push(path.to_path_buf());
         }
@@ -74,7 +80,8 @@ fn kernel_release() -> String {
 }
 
 fn check_kernel(release: &str) -> Result<(), PreflightError> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if found < KERNEL_MIN { Err(PreflightError::Kernel { found: release.to_owned() }) } else { Ok(()) }
 }

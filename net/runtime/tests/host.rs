@@ -49,8 +49,9 @@ fn a_large_vectored_write_comes_back_whole_and_in_order() {
             echo_once(stream).await;
         });
         let client = Stream::connect(addr).await.expect("it listens");
-        let parts: Vec<Bytes> =
-            (0..3_000_u32).map(|part| Bytes::from(part.to_be_bytes().repeat(1 + part as usize % 97))).collect();
+        let parts: Vec<Bytes> = (0..3_000_u32)
+            .map(|part| Bytes::from(part.to_be_bytes().repeat(1 + part as usize % 97)))
+            .collect();
         let sent: Vec<u8> = parts.iter().flatten().copied().collect();
         let writer = client.clone();
         task::spawn(async move { writer.write_all(parts).await.expect("the peer reads") });
@@ -75,8 +76,13 @@ fn direct_writes_are_read_back_and_survive_truncation_and_rename() {
             let nested = path.join("a/b");
             fs::create_dir_all(&nested).await.expect("created");
             let name = nested.join("segment");
-            let options =
-                OpenOptions { read: true, write: true, create_new: true, direct: true, ..OpenOptions::default() };
+            let options = OpenOptions {
+                read: true,
+                write: true,
+                create_new: true,
+                direct: true,
+                ..OpenOptions::default()
+            };
             let file = File::open(&name, options).await.expect("opened");
             file.allocate(0, 64 << 10).await.expect("allocated");
             let mut block = AlignedBuf::zeroed(2 * BLOCK_BYTES);
@@ -181,7 +187,8 @@ fn dropped_operations_keep_their_memory_until_the_kernel_is_done() {
         let client = Stream::connect(listener.local_addr()).await.expect("it listens");
         let (server, _) = listener.accept().await.expect("a connection");
         for round in 0..500_u32 {
-            let dropped = timeout(Duration::from_micros(50), server.read(BytesMut::with_capacity(4096))).await;
+            let dropped =
+                timeout(Duration::from_micros(50), server.read(BytesMut::with_capacity(4096))).await;
             assert!(dropped.is_err(), "nothing was sent before");
             client.write_all(vec![Bytes::copy_from_slice(&round.to_be_bytes())]).await.expect("sent");
             let mut got = BytesMut::with_capacity(4);
@@ -247,10 +254,7 @@ fn more_operations_than_the_ring_has_entries_all_complete() {
     host::block_on(|| async {
         let sleeps = (0..5_000_u64).map(|n| sleep(Duration::from_micros(n % 50)));
         let yields = (0..5_000).map(|_| task::yield_now());
-        let all = futures::future::join(
-            futures::future::join_all(sleeps),
-            futures::future::join_all(yields),
-        );
+        let all = futures::future::join(futures::future::join_all(sleeps), futures::future::join_all(yields));
         timeout(HANG, all).await.expect("no entry is lost");
     })
     .expect("the runtime starts");

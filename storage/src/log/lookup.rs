@@ -64,7 +64,7 @@ impl Log {
                 largest = largest.max(self.largest_between(segment, max_offset).await?);
             }
         }
-        match largest {
+        match largest.filter(|&largest| largest >= 0) {
             Some(largest) => self.offset_for_timestamp(largest, max_offset).await,
             None => Ok(None),
         }

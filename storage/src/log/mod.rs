@@ -258,7 +258,7 @@ impl Log {
         let describe = |segment: &Rc<Segment>| SegmentInfo {
             base_offset: segment.base(),
             bytes: segment.bytes(),
-            max_timestamp: segment.max_timestamp(),
+            max_timestamp: segment.max_timestamp().filter(|&largest| largest >= 0),
             sealed: segment.is_sealed(),
         };
         state.segments.iter().map(describe).collect()

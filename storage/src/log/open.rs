@@ -14,7 +14,7 @@ use heizer_runtime::sync::Event;
 use heizer_runtime::time::wall_clock_ms;
 use heizer_wire::record_batch::BatchHeader;
 
-use crate::batch::crc_matches;
+use crate::batch::{HEADER_BYTES, crc_matches, parse_header};
 use crate::config::LogConfig;
 use crate::context::StorageContext;
 use crate::epoch::EpochCache;
@@ -25,6 +25,9 @@ use crate::paths::{self, EPOCHS, INDEX, LOG, LOG_START, METADATA, SNAPSHOT, TIME
 use crate::producer::ProducerState;
 use crate::segment::{Found, Segment, Step, Walker, read_if_there, read_index_files, remove_if_there};
 use crate::tail::block_floor;
+
+/// Positions in a segment fit the four bytes that the index has for them.
+const SEGMENT_FILE_BYTES_MAX: u64 = u32::MAX as u64;
 
 /// Whether the broker stopped in good order, by the marker in its data directory.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -167,7 +170,13 @@ impl Listing {
                 continue;
             }
             match paths::parse_numbered(&entry.name) {
-                Some((base, LOG)) => drop(listing.logs.insert(base, entry.len)),
+                Some((base, LOG)) => {
+                    if entry.len > SEGMENT_FILE_BYTES_MAX {
+                        let reason = format!("{} bytes are too many for a segment", entry.len);
+                        return Err(StorageError::Corrupt { path: dir.join(&entry.name), reason });
+                    }
+                    listing.logs.insert(base, entry.len);
+                }
                 Some((base, INDEX | TIME_INDEX)) => *index_files.entry(base).or_default() += 1,
                 Some((offset, SNAPSHOT)) => listing.snapshots.push(offset),
                 _ => {}
@@ -257,10 +266,9 @@ impl Opened {
                     Step::End | Step::Bad(_) => return Ok(false),
                 }
             }
-            let mut walker = Walker::new(segment.open_file().await?, segment.path(), 0, bytes);
-            if let Step::Batch { header, .. } = walker.next().await? {
-                first_timestamp = (header.max_timestamp >= 0).then_some(header.max_timestamp);
-            }
+            let first = parse_header(&segment.read(0..HEADER_BYTES as u64).await?);
+            first_timestamp =
+                first.ok().map(|header| header.max_timestamp).filter(|&timestamp| timestamp >= 0);
         }
         let head = segment.read(block_floor(bytes)..bytes).await?.to_vec();
         let now_ms = wall_clock_ms();
@@ -446,9 +454,7 @@ impl Scan {
             if let Err(reason) = acceptable(&header, &bytes, self.base, self.next_offset, epochs.latest()) {
                 return Ok(Some(reason));
             }
-            let Ok(position) = u32::try_from(position) else {
-                return Ok(Some("a segment of more than 4 GiB".to_owned()));
-            };
+            let position = u32::try_from(position).expect("SEGMENT_FILE_BYTES_MAX");
             let relative = u32::try_from(header.last_offset() - self.base).expect("acceptable");
             self.indexes.add(
                 relative,

@@ -62,7 +62,7 @@ pub(crate) struct Segment {
     zeroing_done: Event,
     /// The offset after the last batch.
     next_offset: Cell<i64>,
-    /// Known for every segment that grew in this process or whose time index was read.
+    /// Known for every segment that grew in this process or whose time index was read; -1 without timestamps.
     max_timestamp: Cell<Option<i64>>,
     /// When the first batch came, by its own timestamp where it has one.
     first_timestamp: Cell<Option<i64>>,
@@ -331,7 +331,7 @@ impl Segment {
                 indexes
             }
         };
-        if self.max_timestamp.get().is_none() && indexes.max_timestamp >= 0 {
+        if self.max_timestamp.get().is_none() {
             self.max_timestamp.set(Some(indexes.max_timestamp));
         }
         let charge = self.ctx.charge_index(self, indexes.memory());

@@ -1,5 +1,6 @@
 //! Writing a segment: creation, space, group-committed blocks, zeros ahead, the seal.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
@@ -110,8 +111,13 @@ impl Segment {
             let ahead = (state.allocated + step).min(block_ceil(segment_bytes));
             (state.allocated, end.max(block_ceil(ahead)))
         };
-        file.allocate(from, to - from).await.at(&self.path, "reserve space")?;
-        self.file.borrow_mut().allocated = to;
+        let mut reserved = (file.allocate(from, to - from).await, to);
+        if matches!(&reserved.0, Err(error) if error.kind() == ErrorKind::StorageFull) && end < to {
+            // No room for the step: what is needed may still fit.
+            reserved = (file.allocate(from, end - from).await, end);
+        }
+        reserved.0.at(&self.path, "reserve space")?;
+        self.file.borrow_mut().allocated = reserved.1;
         Ok(())
     }
 

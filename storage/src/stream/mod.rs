@@ -33,6 +33,9 @@ const SEGMENT_BYTES: u32 = 16 << 20;
 /// The largest entry.
 pub const ENTRY_BYTES_MAX: usize = 64 << 20;
 
+/// A file is no longer than this: it was below [`SEGMENT_BYTES`] when its last entry came.
+const FILE_BYTES_MAX: u64 = SEGMENT_BYTES as u64 + ENTRY_BYTES_MAX as u64 + (1 << 20);
+
 /// One entry, as replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -342,6 +345,10 @@ async fn replay_file(
     entries: &mut Vec<Entry>,
 ) -> Result<(Rc<Segment>, u64, Option<&'static str>), StorageError> {
     let path = paths::numbered(dir, base, STREAM);
+    if file_bytes > FILE_BYTES_MAX {
+        let reason = format!("{file_bytes} bytes are too many for a file of a stream");
+        return Err(StorageError::Corrupt { path, reason });
+    }
     let options = fs::OpenOptions { read: true, direct: true, ..fs::OpenOptions::default() };
     let file = fs::File::open(&path, options).await.at(&path, "open")?;
     let content = crate::segment::read_range(&file, &path, 0..file_bytes).await?;

@@ -1,6 +1,6 @@
 //! One core's ring and the handle to it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -78,12 +78,12 @@ pub(super) struct Inner {
     pub(super) flusher: RefCell<Option<Waker>>,
     /// The deadlines that a TIMEOUT is armed for, the earliest last; each was earlier than all before it.
     armed: RefCell<Vec<Instant>>,
-    /// What queued TIMEOUT entries point to; the kernel copies it when they are submitted.
+    /// What queued TIMEOUT entries point to, each at an address of its own; the kernel copies it when they are
+    /// submitted.
+    #[expect(clippy::vec_box, reason = "the kernel holds pointers to the elements")]
     timespecs: RefCell<Vec<Box<types::Timespec>>>,
     /// Completions on their way from the ring to their tasks.
     reaped: RefCell<Vec<(u64, i32)>>,
-    /// How often the ring was entered; a figure for tests and metrics.
-    enters: Cell<u64>,
 }
 
 impl Driver {
@@ -116,7 +116,6 @@ impl Driver {
             armed: RefCell::default(),
             timespecs: RefCell::default(),
             reaped: RefCell::default(),
-            enters: Cell::new(0),
         };
         Ok(Driver { inner: Rc::new(inner) })
     }
@@ -159,11 +158,6 @@ impl Driver {
         }
     }
 
-    /// How often the ring was entered.
-    pub(crate) fn enters(&self) -> u64 {
-        self.inner.enters.get()
-    }
-
     /// Asks the kernel to end everything under way and waits for it, so that no operation outlives its buffers.
     pub(crate) async fn drain(&self) {
         const ROUNDS_MAX: u32 = 1_000;
@@ -175,7 +169,10 @@ impl Driver {
             self.inner.push(cancel.user_data(CANCEL));
             self.inner.turn(true);
         }
-        tracing::warn!(operations = self.inner.operations.borrow().in_flight(), "operations left at shutdown");
+        tracing::warn!(
+            operations = self.inner.operations.borrow().in_flight(),
+            "operations left at shutdown"
+        );
     }
 }
 
@@ -204,7 +201,6 @@ impl Inner {
         let mut ring = self.ring.borrow_mut();
         // SAFETY: entries point into resources of an operation, which outlive its completion (see `op`), or nowhere.
         while unsafe { ring.submission().push(&entry) }.is_err() {
-            self.enters.set(self.enters.get() + 1);
             if let Err(error) = ring.submit()
                 && !is_transient(&error)
             {
@@ -280,7 +276,6 @@ impl Inner {
             (!submission.is_empty(), submission.taskrun() || submission.cq_overflow())
         };
         if queued || must_run || wait {
-            self.enters.set(self.enters.get() + 1);
             let entered = if wait {
                 ring.submit_and_wait(1)
             } else if must_run {
@@ -342,7 +337,8 @@ impl Inner {
             return false;
         }
         let mut ring = self.ring.borrow_mut();
-        let idle = ring.completion().is_empty() && ring.submission().is_empty() && !ring.submission().taskrun();
+        let idle =
+            ring.completion().is_empty() && ring.submission().is_empty() && !ring.submission().taskrun();
         drop(ring);
         if !idle {
             self.end_sleep();

@@ -69,7 +69,9 @@ impl File {
         build: impl FnOnce(types::Fd, &mut R) -> squeue::Entry,
     ) -> Op<(R, File)> {
         let fd = self.fd();
-        Op::submit(&self.shared.driver.inner, (resources, self.clone()), |(resources, _)| build(fd, resources))
+        Op::submit(&self.shared.driver.inner, (resources, self.clone()), |(resources, _)| {
+            build(fd, resources)
+        })
     }
 
     pub(crate) async fn read_at(&self, buf: AlignedBuf, offset: u64) -> (io::Result<usize>, AlignedBuf) {
@@ -81,7 +83,7 @@ impl File {
         while filled < buf.len() {
             let op = self.submit(buf, |fd, buf| {
                 let rest = &mut buf[filled..];
-                let len = u32::try_from(rest.len()).unwrap_or(u32::MAX & !(BLOCK_BYTES as u32 - 1));
+                let len = u32::try_from(rest.len()).unwrap_or(!(BLOCK_BYTES as u32 - 1));
                 opcode::Read::new(fd, rest.as_mut_ptr(), len).offset(offset + filled as u64).build()
             });
             let (result, (returned, _)) = op.await;
@@ -106,7 +108,10 @@ impl File {
             assert!(offset.is_multiple_of(block), "a direct write starts on a block");
             for part in &parts {
                 let aligned = (part.as_ptr() as usize).is_multiple_of(BLOCK_BYTES);
-                assert!(aligned && part.len().is_multiple_of(BLOCK_BYTES), "a direct write is of whole blocks");
+                assert!(
+                    aligned && part.len().is_multiple_of(BLOCK_BYTES),
+                    "a direct write is of whole blocks"
+                );
             }
         }
         let flags = match sync {
@@ -136,8 +141,7 @@ impl File {
     }
 
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
-        let op =
-            self.submit((), |fd, ()| opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build());
+        let op = self.submit((), |fd, ()| opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build());
         op.await.0.map(drop)
     }
 
@@ -228,10 +232,12 @@ impl Parts {
     /// Points the vector at what remains; valid while this stays where it is.
     pub(super) fn iovecs(&mut self) -> (*const libc::iovec, u32) {
         self.iovecs.clear();
-        self.iovecs.extend(self.parts[self.first..].iter().take(IOVECS_MAX).map(|part| libc::iovec {
-            iov_base: part.as_ptr().cast_mut().cast(),
-            iov_len: part.len(),
-        }));
+        self.iovecs.extend(
+            self.parts[self.first..]
+                .iter()
+                .take(IOVECS_MAX)
+                .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() }),
+        );
         (self.iovecs.as_ptr(), self.iovecs.len() as u32)
     }
 

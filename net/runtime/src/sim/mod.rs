@@ -107,6 +107,13 @@ impl Sim {
         NodeId(nodes.len() - 1)
     }
 
+    /// Gives `node`, which is down, another number of cores.
+    pub fn set_cores(&mut self, node: NodeId, cores: usize) {
+        assert!(cores > 0, "a node has at least one core");
+        assert!(!self.is_up(node), "a machine is rebuilt while it is down");
+        self.world.nodes.borrow_mut()[node.0].core_count = cores;
+    }
+
     /// Runs `main` on each core of `node`, which comes up if it is down. It makes progress when the simulation is
     /// driven. A panic of a main is passed on by whatever drives it.
     pub fn start<F, Fut>(&mut self, node: NodeId, main: F)

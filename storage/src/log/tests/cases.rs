@@ -1,5 +1,6 @@
 //! One behaviour a test.
 
+use heizer_runtime::host;
 use heizer_runtime::sim::{DiskFaults, Sim, block_on};
 use heizer_runtime::time;
 use heizer_wire::record_batch::BatchView;
@@ -354,4 +355,48 @@ fn an_epoch_assigned_at_the_log_end_answers_before_its_first_record() {
         let stale = log.append(&spec(10).bytes(), 3, AppendOrigin::Client, 0);
         assert!(matches!(stale, Err(AppendError::EpochFell { current: 4, got: 3 })));
     });
+}
+
+/// contract L8, on the real file system: a log that nobody closed.
+#[test]
+fn a_log_on_real_files_is_recovered_whole() {
+    let data_dir = tempfile::tempdir().expect("a directory");
+    let dir = data_dir.path().join("topic-0");
+    let (made, opened) = (dir.clone(), dir.clone());
+    let config = || LogConfig { segment_bytes: 1 << 20, ..LogConfig::default() };
+    let append_all = move || {
+        let dir = made.clone();
+        async move {
+            let ctx = StorageContext::new(StorageLimits::default());
+            let log = Log::create(&dir, TOPIC_ID, config(), ctx).await.expect("create");
+            for at in 0..400 {
+                let spec = BatchSpec { timestamp: at, producer_id: 9, producer_epoch: 0, ..spec(sizes(at)) };
+                append(&log, &BatchSpec { base_sequence: i32::try_from(at).unwrap(), ..spec });
+                if at % 3 == 0 {
+                    log.flush().await.expect("flush");
+                }
+            }
+            log.flush().await.expect("flush");
+        }
+    };
+    let read_back = move || {
+        let dir = opened.clone();
+        async move {
+            let ctx = StorageContext::new(StorageLimits::default());
+            let (log, report) = Log::open(&dir, config(), OpenMode::Unclean, ctx).await.expect("open");
+            assert_eq!((report.cut, report.log_end), (None, 400));
+            let expected: usize = (0..400).map(|at| spec(sizes(at)).bytes().len()).sum();
+            assert_eq!(read_all(&log, 200_000).await.len(), expected);
+            let found = log.offset_for_timestamp(333, 400).await.expect("look up").expect("found");
+            assert_eq!((found.offset, log.producer_count()), (333, 1));
+            log.close().await.expect("close");
+        }
+    };
+    host::block_on(append_all).expect("a core");
+    host::block_on(read_back).expect("a core");
+}
+
+/// Sizes of values that make small, block-sized and large writes.
+fn sizes(at: i64) -> usize {
+    [10, 4_096, 70_000, 300, 20_000, 1, 900][usize::try_from(at).unwrap() % 7]
 }

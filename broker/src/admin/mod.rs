@@ -1,0 +1,87 @@
+//! The command line: one program, a verb for each thing to do.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `args.rs` | verbs, flags, and their help |
+//! | `error.rs` | what a verb fails with: one line |
+//! | `topic.rs`, `produce.rs`, `consume.rs` | the verbs that talk to a broker |
+//! | `lines.rs`, `format.rs` | records out of lines, lines out of records; no I/O |
+//! | `stdio.rs` | standard input and output, which block, beside the core |
+
+mod args;
+mod consume;
+mod error;
+mod format;
+mod lines;
+mod produce;
+mod stdio;
+mod topic;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::Parser;
+use heizer_client::{Client, ClientConfig};
+use heizer_runtime::host;
+
+use crate::config::BrokerConfig;
+use crate::{logging, serve};
+use args::{Bootstrap, Cli, Verb};
+use error::CliError;
+
+/// The program: 0 when the verb has done its work, 1 with one line on standard error when it could not, 2 when the
+/// command line is wrong.
+pub fn main() -> ExitCode {
+    // Writes the help or the usage error and exits, if that is what it comes to.
+    let cli = Cli::parse();
+    match run(cli.verb) {
+        Ok(()) | Err(CliError::BrokenPipe) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("heizer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<(), CliError> {
+    let filter = if matches!(verb, Verb::Serve(_)) { "info" } else { "error" };
+    logging::init(filter).map_err(CliError::of)?;
+    match verb {
+        Verb::Serve(args) => {
+            let config =
+                BrokerConfig::load(args.config.as_deref(), &args.overrides()).map_err(CliError::of)?;
+            serve::run(config).map_err(CliError::of)
+        }
+        Verb::Topic(args) => {
+            let verb = args.verb;
+            with_client(&args.bootstrap, move |client| topic::run(client, verb.clone()))
+        }
+        Verb::Produce(args) => {
+            let bootstrap = args.bootstrap.clone();
+            with_client(&bootstrap, move |client| produce::run(client, args.clone()))
+        }
+        Verb::Consume(args) => {
+            let bootstrap = args.bootstrap.clone();
+            with_client(&bootstrap, move |client| consume::run(client, args.clone()))
+        }
+    }
+}
+
+/// Runs a verb on one core with a client that has reached a broker.
+fn with_client<F, Fut>(bootstrap: &Bootstrap, verb: F) -> Result<(), CliError>
+where
+    F: Fn(Client) -> Fut + Send + Clone + 'static,
+    Fut: Future<Output = Result<(), CliError>> + 'static,
+{
+    let config = ClientConfig::new(bootstrap.addresses());
+    let main = move || {
+        let client = Client::new(config.clone());
+        let verb = verb.clone();
+        async move {
+            // Without retries: somebody who mistyped an address shall not wait for a minute to be told.
+            client.any().await?;
+            verb(client).await
+        }
+    };
+    host::block_on(main).map_err(CliError::of)?
+}

@@ -1,0 +1,22 @@
+//! The whole broker in the simulator: its real cores, on a simulated disk and network, spoken to by a client on
+//! another node.
+//!
+//! A test's name says what must hold, a comment names the clause of the Kafka contract that it proves. Every test ends
+//! with [`cluster::Cluster::finish`], which fails it for a panic, an ERROR or a WARN that nobody expected.
+//!
+//! `HEIZER_SIM_SEEDS=200` runs the crash tests with that many seeds each, `HEIZER_SIM_SEED=17` with that one alone.
+
+mod cluster;
+mod kafka;
+mod logs;
+
+mod crashes;
+mod fetching;
+mod groups;
+mod layout;
+mod offsets;
+mod producing;
+mod protocol;
+mod replay;
+mod round_trips;
+mod topics;
