@@ -90,7 +90,8 @@ fn check_format(directory: &Path) -> Result<(), DataDirError> {
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return fs::write(&path, format!("{FORMAT}\n")).map_err(|source| DataDirError::Io { path, source });
+            return fs::write(&path, format!("{FORMAT}\n"))
+                .map_err(|source| DataDirError::Io { path, source });
         }
         Err(source) => return Err(DataDirError::Io { path, source }),
     };

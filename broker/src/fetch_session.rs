@@ -156,8 +156,7 @@ impl FetchSessions {
 
     fn go_on(&mut self, request: &FetchRequest, uses_ids: bool) -> Result<Plan, ErrorCode> {
         self.clock += 1;
-        let session =
-            self.sessions.get_mut(&request.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        let session = self.sessions.get_mut(&request.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         if session.uses_ids != uses_ids {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
@@ -220,10 +219,12 @@ impl Session {
 
     fn forget(&mut self, topic: &TopicKey, partitions: &[i32]) {
         let before = self.followed.len();
-        self.followed
-            .retain(|followed| followed.item.topic != *topic || !partitions.contains(&followed.item.partition));
+        self.followed.retain(|followed| {
+            followed.item.topic != *topic || !partitions.contains(&followed.item.partition)
+        });
         if self.followed.len() != before {
-            let keys = self.followed.iter().map(|followed| (followed.item.topic.clone(), followed.item.partition));
+            let keys =
+                self.followed.iter().map(|followed| (followed.item.topic.clone(), followed.item.partition));
             self.index = keys.zip(0..).collect();
             self.first = 0;
         }

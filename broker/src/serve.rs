@@ -50,7 +50,9 @@ pub enum ServeError {
     TooFewCores { cores: usize, available: usize },
     #[error("the cluster was made with {found} raft groups; set heizer.raft.groups = {found}")]
     GroupCount { found: u16 },
-    #[error("this directory belongs to broker {found}, not to {asked}; use --node-id {found} or another --data-dir")]
+    #[error(
+        "this directory belongs to broker {found}, not to {asked}; use --node-id {found} or another --data-dir"
+    )]
     NodeId { found: i32, asked: i32 },
     #[error("address {addr} is in use or cannot be bound ({source}); choose another one with {flag}")]
     Bind { addr: SocketAddr, source: io::Error, flag: &'static str },
@@ -86,18 +88,11 @@ pub struct Setup {
 /// Runs the broker until it is asked to stop. Blocks.
 pub fn run(config: BrokerConfig) -> Result<(), ServeError> {
     let report = preflight::check(&[&config.data_dir])?;
-    let data_dir = DataDir::claim(&config.data_dir)?;
+    let _held = DataDir::claim(&config.data_dir)?;
     for path in &report.buffered {
         tracing::warn!(path = %path.display(), "no direct I/O here: files go through the page cache");
     }
     let cpus = cpus(&config)?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        kernel = report.kernel,
-        cores = cpus.len(),
-        data_dir = %data_dir.path().display(),
-        "starting"
-    );
     let host_config = host::Config { cpus: cpus.clone(), spin: config.spin, ..host::Config::default() };
     let setup = Arc::new(setup(config, cpus.len())?);
     let outcomes = host::run(&host_config, move || core_main(setup.clone()))?;
@@ -158,6 +153,12 @@ async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
     })
     .await?;
     check_addresses(setup)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        cores = cores::count(),
+        data_dir = %setup.node.data_dir.display(),
+        "starting"
+    );
     open_streams(setup).await?;
     let clean = take_clean_marker(&setup.node.data_dir).await.map_err(at(&setup.node.data_dir))?;
     let mode = if clean { OpenMode::Clean } else { OpenMode::Unclean };
@@ -201,7 +202,6 @@ fn check_addresses(setup: &Setup) -> Result<(), ServeError> {
 /// are written to streams of the new layout first, and the manifest then tells which streams count.
 async fn open_streams(setup: &Arc<Setup>) -> Result<(), ServeError> {
     let (data_dir, layout) = (&setup.node.data_dir, &setup.node.layout);
-    fs::create_dir_all(&data_dir.join("raft")).await.map_err(at(data_dir))?;
     let stored = Streams::load(data_dir).await?;
     if let Some(old) = &stored
         && old.layout.groups() != layout.groups()
@@ -217,10 +217,13 @@ async fn open_streams(setup: &Arc<Setup>) -> Result<(), ServeError> {
         // What an attempt that was cut short has left.
         fs::remove_dir_all(&streams.root(data_dir)).await.map_err(at(data_dir))?;
         for core in 0..old.layout.cores() {
-            let groups = read_groups(&old.directory(data_dir, core), here().storage()).await.map_err(StartError::from)?;
+            let groups = read_groups(&old.directory(data_dir, core), here().storage())
+                .await
+                .map_err(StartError::from)?;
             imports.extend(groups);
         }
     }
+    make_stream_root(data_dir, &streams).await.map_err(at(data_dir))?;
     let opening = cores::all().map(|core| {
         let directory = streams.directory(data_dir, core.0);
         let (here_too, elsewhere) =
@@ -239,6 +242,16 @@ async fn open_streams(setup: &Arc<Setup>) -> Result<(), ServeError> {
     }
     if let Some(old) = stored.filter(|_| moved) {
         fs::remove_dir_all(&old.root(data_dir)).await.map_err(at(data_dir))?;
+    }
+    Ok(())
+}
+
+/// The directory that the streams' own are made in is there, and stays: a stream syncs no more than its own entry.
+async fn make_stream_root(data_dir: &Path, streams: &Streams) -> io::Result<()> {
+    let root = streams.root(data_dir);
+    fs::create_dir_all(&root).await?;
+    for parent in root.ancestors().skip(1).take_while(|parent| parent.starts_with(data_dir)) {
+        fs::sync_dir(parent).await?;
     }
     Ok(())
 }

@@ -60,13 +60,10 @@ def test_a_data_folder_that_cannot_be_written(tmp_path, refused):
     file = tmp_path / "file"
     file.write_text("not a folder")
     assert str(file) in refused(data=file / "data")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; the test above covers it")
-def test_a_data_folder_without_write_permission(tmp_path, refused):
-    folder = tmp_path / "read-only"
-    folder.mkdir(mode=0o500)
-    assert str(folder) in refused(data=folder)
+    if os.geteuid() != 0:
+        folder = tmp_path / "read-only"
+        folder.mkdir(mode=0o500)
+        assert str(folder) in refused(data=folder)
 
 
 def test_a_data_folder_of_a_newer_format(start_broker, refused):

@@ -22,7 +22,7 @@ Any other Kafka client works as well. While the broker runs, http://127.0.0.1:96
 
 /// A broker for Apache Kafka's clients.
 #[derive(Debug, Parser)]
-#[command(name = "heizer", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "heizer", version, after_help = EXAMPLES, arg_required_else_help = true, args_override_self = true)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) verb: Verb,

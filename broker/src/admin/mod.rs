@@ -21,6 +21,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use heizer_client::{Client, ClientConfig};
 use heizer_runtime::host;
 
@@ -32,8 +33,10 @@ use error::CliError;
 /// The program: 0 when the verb has done its work, 1 with one line on standard error when it could not, 2 when the
 /// command line is wrong.
 pub fn main() -> ExitCode {
-    // Writes the help or the usage error and exits, if that is what it comes to.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse_usage(&error),
+    };
     match run(cli.verb) {
         Ok(()) | Err(CliError::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
@@ -41,6 +44,21 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Help and version as they are; what is wrong with a command line as one line.
+fn refuse_usage(error: &clap::Error) -> ExitCode {
+    let is_help = matches!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+    if !error.use_stderr() || is_help {
+        // Nobody may be there to read it.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+    }
+    let text = error.to_string();
+    let said = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = said.trim_start_matches("error: ").split_whitespace().collect();
+    eprintln!("heizer: {}; see `heizer help`", words.join(" "));
+    ExitCode::from(2)
 }
 
 fn run(verb: Verb) -> Result<(), CliError> {

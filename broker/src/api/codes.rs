@@ -28,7 +28,9 @@ fn append_code(error: &AppendError) -> ErrorCode {
     match error {
         AppendError::Invalid(_) => ErrorCode::InvalidRecord,
         AppendError::TooLarge { .. } => ErrorCode::RecordListTooLarge,
-        AppendError::Producer(ProducerError::OutOfOrderSequence { .. }) => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::Producer(ProducerError::OutOfOrderSequence { .. }) => {
+            ErrorCode::OutOfOrderSequenceNumber
+        }
         AppendError::Producer(ProducerError::InvalidEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
         AppendError::Failed(_) => ErrorCode::KafkaStorageError,
         // Closed: the partition is going. The others concern replicas and leadership.
@@ -41,7 +43,9 @@ fn append_code(error: &AppendError) -> ErrorCode {
 /// The code for a produced batch that was refused before it reached its partition (contract L3, L4).
 pub(super) fn produce_code(error: &ProduceError) -> ErrorCode {
     match error {
-        ProduceError::Batch(BatchError::UnsupportedMagic(_)) => ErrorCode::InvalidRecord,
+        ProduceError::Batch(BatchError::UnsupportedMagic(_) | BatchError::Truncated { .. }) => {
+            ErrorCode::InvalidRecord
+        }
         ProduceError::Batch(_) => ErrorCode::CorruptMessage,
         ProduceError::TooLarge { .. } => ErrorCode::MessageTooLarge,
         ProduceError::ZstdNotAllowed | ProduceError::UnknownCompression(_) => {

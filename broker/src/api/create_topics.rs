@@ -97,7 +97,10 @@ fn plan(call: &Call, topic: &CreatableTopic) -> Result<TopicPlan, Refusal> {
     let mut configs = Vec::with_capacity(topic.configs.len());
     for entry in &topic.configs {
         let Some(value) = &entry.value else {
-            return Err((ErrorCode::InvalidConfig, format!("Null value not supported for topic configs: {}", entry.name)));
+            return Err((
+                ErrorCode::InvalidConfig,
+                format!("Null value not supported for topic configs: {}", entry.name),
+            ));
         };
         configs.push((entry.name.to_string(), value.to_string()));
     }
@@ -134,7 +137,8 @@ fn assignments(topic: &CreatableTopic) -> Result<Option<Vec<Vec<i32>>>, Refusal>
     }
     let by_index: BTreeMap<i32, &Vec<i32>> =
         topic.assignments.iter().map(|entry| (entry.partition_index, &entry.broker_ids)).collect();
-    let consecutive = by_index.len() == topic.assignments.len() && by_index.keys().copied().eq(0..by_index.len() as i32);
+    let consecutive =
+        by_index.len() == topic.assignments.len() && by_index.keys().copied().eq(0..by_index.len() as i32);
     if !consecutive || by_index.values().any(|brokers| brokers.is_empty()) {
         let message = "Partitions should be a consecutive 0-based integer sequence, each with replicas.";
         return Err((ErrorCode::InvalidReplicaAssignment, message.to_owned()));

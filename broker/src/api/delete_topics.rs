@@ -13,10 +13,10 @@ use super::codes::control_code;
 use crate::shard::{here, wire_name};
 
 pub(super) async fn handle(call: Call, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let named = request.topic_names.iter().map(|name| DeleteTopicState {
-        name: Some(name.clone()),
-        topic_id: Uuid::nil(),
-    });
+    let named = request
+        .topic_names
+        .iter()
+        .map(|name| DeleteTopicState { name: Some(name.clone()), topic_id: Uuid::nil() });
     let mut responses = Vec::new();
     for topic in named.chain(request.topics.iter().cloned()) {
         responses.push(delete(&call, &topic).await);
@@ -29,7 +29,12 @@ async fn delete(call: &Call, topic: &DeleteTopicState) -> DeletableTopicResult {
     let found = match &topic.name {
         Some(_) if !topic.topic_id.is_nil() => {
             let message = "Topic name and topic ID can not both be specified.";
-            return result(topic.name.clone(), topic.topic_id, ErrorCode::InvalidRequest, Some(message.into()));
+            return result(
+                topic.name.clone(),
+                topic.topic_id,
+                ErrorCode::InvalidRequest,
+                Some(message.into()),
+            );
         }
         Some(name) => image.topic_named(name),
         None => image.topic(topic.topic_id),
@@ -42,9 +47,8 @@ async fn delete(call: &Call, topic: &DeleteTopicState) -> DeletableTopicResult {
         return result(topic.name.clone(), topic.topic_id, code, None);
     };
     let (id, name) = (found.record.id, wire_name(found));
-    let deleted = cores::call(call.shard.node().cluster_core(), move || async move {
-        here().delete_topic(id).await
-    });
+    let deleted =
+        cores::call(call.shard.node().cluster_core(), move || async move { here().delete_topic(id).await });
     match deleted.await.map_err(Into::into).and_then(|outcome| outcome) {
         Ok(()) => result(Some(name), id, ErrorCode::None, None),
         Err(error) => match control_code(&error) {

@@ -45,9 +45,9 @@ fn rows(call: &Call, resource: &DescribeConfigsResource) -> Result<Vec<ConfigRow
         TOPIC => {
             check_topic_name(name).map_err(|error| (ErrorCode::InvalidTopicException, error.to_string()))?;
             let image = call.shard.image();
-            let topic = image
-                .topic_named(name)
-                .ok_or_else(|| (ErrorCode::UnknownTopicOrPartition, format!("topic {name} does not exist")))?;
+            let topic = image.topic_named(name).ok_or_else(|| {
+                (ErrorCode::UnknownTopicOrPartition, format!("topic {name} does not exist"))
+            })?;
             let configs = &topic.record.configs;
             let pairs = configs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
             call.shard

@@ -11,7 +11,7 @@ use heizer_wire::messages::{
     FetchEpochEndOffset, FetchLeaderIdAndEpoch, FetchPartitionData, FetchRequest, FetchResponse,
     FetchableTopicResponse,
 };
-use heizer_wire::{ErrorCode, Records};
+use heizer_wire::{ApiKey, ErrorCode, Records};
 use uuid::Uuid;
 
 use super::{Call, error_code};
@@ -65,11 +65,13 @@ pub(super) async fn handle(call: Call, request: FetchRequest) -> FetchResponse {
     let deadline = time::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let image = call.shard.image();
     let places = places(&call, &image, &plan);
-    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(call.shard.config().fetch_max_bytes as usize);
+    let bytes_max =
+        usize::try_from(request.max_bytes).unwrap_or(0).min(call.shard.config().fetch_max_bytes as usize);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
     loop {
         let rows = read_all(&call, &places, bytes_max).await;
-        let bytes: usize = rows.iter().map(|row| if let Row::Found(found) = row { found.bytes } else { 0 }).sum();
+        let bytes: usize =
+            rows.iter().map(|row| if let Row::Found(found) = row { found.bytes } else { 0 }).sum();
         let urgent = places.is_empty()
             || !call.shard.is_ready()
             || rows.iter().any(|row| match row {
@@ -79,6 +81,9 @@ pub(super) async fn handle(call: Call, request: FetchRequest) -> FetchResponse {
         let rest = deadline.saturating_duration_since(time::now());
         if urgent || bytes >= bytes_min || rest.is_zero() {
             CoreMetrics::add(&call.shard.metrics.record_bytes_out, bytes as u64);
+            if rows.iter().any(|row| matches!(row, Row::Failed(..))) {
+                call.shard.metrics.count_error(ApiKey::Fetch);
+            }
             return respond(&call, &image, plan, places, rows);
         }
         let watched = watched(&places, &rows);
@@ -114,8 +119,8 @@ async fn read_all(call: &Call, places: &[Place], bytes_max: usize) -> Vec<Row> {
         let (at, targets): (Vec<usize>, Vec<Target>) = targets.into_iter().unzip();
         let count = targets.len();
         let called = cores::call(owner, move || read_here(targets, left, empty)).await;
-        let answers =
-            called.unwrap_or_else(|gone| (0..count).map(|_| Row::Failed(error_code(&gone.into()), None)).collect());
+        let answers = called
+            .unwrap_or_else(|gone| (0..count).map(|_| Row::Failed(error_code(&gone.into()), None)).collect());
         for (at, row) in at.into_iter().zip(answers) {
             if let Row::Found(found) = &row {
                 left = left.saturating_sub(found.bytes);
@@ -305,9 +310,10 @@ fn partition_data(partition_index: i32, topic: Option<&TopicImage>, row: Row) ->
             high_watermark: found.ends.high_watermark,
             last_stable_offset: found.ends.high_watermark,
             log_start_offset: found.ends.log_start,
-            diverging_epoch: found.diverging.map_or_else(FetchEpochEndOffset::default, |(epoch, end_offset)| {
-                FetchEpochEndOffset { epoch, end_offset }
-            }),
+            diverging_epoch: found.diverging.map_or_else(
+                FetchEpochEndOffset::default,
+                |(epoch, end_offset)| FetchEpochEndOffset { epoch, end_offset },
+            ),
             records: Some(found.parts.into_iter().collect()),
             ..blank
         },
@@ -316,7 +322,8 @@ fn partition_data(partition_index: i32, topic: Option<&TopicImage>, row: Row) ->
             if let Some(ends) = ends {
                 data.log_start_offset = ends.log_start;
             }
-            let leads_elsewhere = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
+            let leads_elsewhere =
+                matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
             if leads_elsewhere && let Some(state) = topic.and_then(|topic| topic.partition(partition_index)) {
                 data.current_leader =
                     FetchLeaderIdAndEpoch { leader_id: state.leader, leader_epoch: state.leader_epoch };

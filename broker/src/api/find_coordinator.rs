@@ -59,6 +59,7 @@ async fn locate(call: &Call, key_type: i8) -> Result<(i32, ByteString, i32), (Er
     ensure_offsets_topic(call).await.map_err(|code| (code, "the offsets topic cannot be created yet"))?;
     let node = call.shard.node();
     let image = call.shard.image();
-    let broker = image.broker(node.id).ok_or((ErrorCode::CoordinatorNotAvailable, "no broker is registered"))?;
+    let broker =
+        image.broker(node.id).ok_or((ErrorCode::CoordinatorNotAvailable, "no broker is registered"))?;
     Ok((broker.id, broker.host.as_str().into(), i32::from(broker.port)))
 }

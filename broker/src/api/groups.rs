@@ -51,8 +51,13 @@ where
 }
 
 /// Has the group's coordinator answer `request`.
-pub(super) async fn submit(call: &Call, group: &ByteString, request: GroupRequest) -> Result<Answer, ErrorCode> {
-    at_coordinator(call, group, |groups, partition| async move { groups.submit(partition, request).await }).await
+pub(super) async fn submit(
+    call: &Call,
+    group: &ByteString,
+    request: GroupRequest,
+) -> Result<Answer, ErrorCode> {
+    at_coordinator(call, group, |groups, partition| async move { groups.submit(partition, request).await })
+        .await
 }
 
 /// The sender as group descriptions show it.

@@ -16,7 +16,11 @@ pub(super) async fn handle(call: Call, request: InitProducerIdRequest) -> InitPr
     if let Some(id) = &request.transactional_id {
         // There is no transaction coordinator; a client takes this as final, where others would have it wait.
         let empty = id.is_empty();
-        return refused(if empty { ErrorCode::InvalidRequest } else { ErrorCode::TransactionalIdAuthorizationFailed });
+        return refused(if empty {
+            ErrorCode::InvalidRequest
+        } else {
+            ErrorCode::TransactionalIdAuthorizationFailed
+        });
     }
     // Without a transactional id every call gives a new identity, also where the client names an old one (KIP-360).
     match call.shard.next_producer_id().await {

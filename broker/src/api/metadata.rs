@@ -73,8 +73,8 @@ async fn one(call: &Call, request: &MetadataRequest, topic: &MetadataRequestTopi
     if let Some(found) = call.shard.image().topic_named(name) {
         return describe(found, request);
     }
-    let may_create = (call.version < 4 || request.allow_auto_topic_creation)
-        && call.shard.config().auto_create_topics;
+    let may_create =
+        (call.version < 4 || request.allow_auto_topic_creation) && call.shard.config().auto_create_topics;
     if !may_create {
         let code = match crate::metadata::check_topic_name(name) {
             Ok(()) => ErrorCode::UnknownTopicOrPartition,
@@ -105,7 +105,10 @@ fn describe(topic: &Arc<TopicImage>, request: &MetadataRequest) -> MetadataRespo
         name: Some(wire_name(topic)),
         topic_id: topic.record.id,
         is_internal: topics::is_internal(&topic.record.name),
-        partitions: (0..).zip(&topic.partitions).map(|(index, state)| partition(topic, index, state)).collect(),
+        partitions: (0..)
+            .zip(&topic.partitions)
+            .map(|(index, state)| partition(topic, index, state))
+            .collect(),
         ..MetadataResponseTopic::default()
     };
     if request.include_topic_authorized_operations {

@@ -39,9 +39,9 @@ pub(super) async fn handle(call: Call, mut request: OffsetCommitRequest) -> Offs
 }
 
 fn exists(image: &MetadataImage, topic: &str, partition: i32) -> bool {
-    image.topic_named(topic).is_some_and(|topic| {
-        usize::try_from(partition).is_ok_and(|index| index < topic.partitions.len())
-    })
+    image
+        .topic_named(topic)
+        .is_some_and(|topic| usize::try_from(partition).is_ok_and(|index| index < topic.partitions.len()))
 }
 
 /// A row for everything that was asked, in order.

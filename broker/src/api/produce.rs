@@ -55,7 +55,11 @@ impl From<ErrorCode> for Refusal {
 
 type Outcome = Result<AppendInfo, Refusal>;
 
-pub(super) async fn handle(call: Call, correlation_id: i32, mut reader: Reader) -> Result<Reply, DecodeError> {
+pub(super) async fn handle(
+    call: Call,
+    correlation_id: i32,
+    mut reader: Reader,
+) -> Result<Reply, DecodeError> {
     let version = call.version;
     let request = ProduceRequest::decode(&mut reader, version)?;
     let acks = match request.acks {
@@ -67,15 +71,23 @@ pub(super) async fn handle(call: Call, correlation_id: i32, mut reader: Reader) 
     let image = call.shard.image();
     let outcomes = match acks {
         Some(acks) => produce(&call, &image, &request, acks).await,
-        None => request.topic_data.iter().flat_map(|topic| &topic.partition_data).map(|_| {
-            Err(ErrorCode::InvalidRequiredAcks.into())
-        }).collect(),
+        None => request
+            .topic_data
+            .iter()
+            .flat_map(|topic| &topic.partition_data)
+            .map(|_| Err(ErrorCode::InvalidRequiredAcks.into()))
+            .collect(),
     };
+    if outcomes.iter().any(Result::is_err) {
+        call.shard.metrics.count_error(ApiKey::Produce);
+    }
     if acks == Some(Acks::None) {
         // No answer can tell of an error; a closed connection has the client ask for metadata again, as in Kafka.
         let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
         return Ok(match failed {
-            Some(refusal) => super::refuse(&call.connection, &format_args!("acks=0 produce: {:?}", refusal.code)),
+            Some(refusal) => {
+                super::refuse(&call.connection, &format_args!("acks=0 produce: {:?}", refusal.code))
+            }
             None => Reply::nothing(),
         });
     }
@@ -145,10 +157,8 @@ fn check(
         return Err(ErrorCode::NotEnoughReplicas.into());
     }
     let records = data.records.as_ref().ok_or_else(|| refused(ErrorCode::InvalidRecord, "no records"))?;
-    let rules = ProduceRules {
-        batch_bytes_max: config.max_message_bytes as usize,
-        zstd_allowed: call.version >= 7,
-    };
+    let rules =
+        ProduceRules { batch_bytes_max: config.max_message_bytes as usize, zstd_allowed: call.version >= 7 };
     let (batch, info) = validate_produce(records, &rules)
         .map_err(|error| refused(produce_code(&error), &error.to_string()))?;
     let mut batch = batch.bytes().clone();
@@ -177,7 +187,8 @@ fn keyed(batch: &Bytes, config: &TopicConfig) -> Result<(), Refusal> {
     /// What a batch may unfold into, for each byte that the topic allows it compressed.
     const UNFOLDING_MAX: usize = 64;
     let invalid = |message: String| refused(ErrorCode::InvalidRecord, &message);
-    let view = heizer_wire::record_batch::BatchView::parse(batch).map_err(|error| invalid(error.to_string()))?;
+    let view =
+        heizer_wire::record_batch::BatchView::parse(batch).map_err(|error| invalid(error.to_string()))?;
     let bytes_max = (config.max_message_bytes as usize).saturating_mul(UNFOLDING_MAX);
     for record in view.records(bytes_max).map_err(|error| invalid(error.to_string()))? {
         if record.map_err(|error| invalid(error.to_string()))?.key.is_none() {
@@ -273,10 +284,9 @@ async fn append_here(items: Vec<Item>, acks: Acks, timeout: Duration) -> Vec<Out
             Ok((partition, info)) => confirm(&partition, info, acks, deadline).await,
             Err(error) => Err(error),
         };
-        outcomes.push(outcome.map_err(|error| Refusal {
-            code: error_code(&error),
-            message: Some(error.to_string()),
-        }));
+        outcomes.push(
+            outcome.map_err(|error| Refusal { code: error_code(&error), message: Some(error.to_string()) }),
+        );
     }
     outcomes
 }
@@ -348,7 +358,10 @@ fn partition_response(index: i32, outcome: Outcome) -> PartitionProduceResponse 
 }
 
 /// Where to go instead (KIP-951).
-fn with_leader(mut response: PartitionProduceResponse, topic: Option<&TopicImage>) -> PartitionProduceResponse {
+fn with_leader(
+    mut response: PartitionProduceResponse,
+    topic: Option<&TopicImage>,
+) -> PartitionProduceResponse {
     if let Some(state) = topic.and_then(|topic| topic.partition(response.index)) {
         response.current_leader =
             ProduceLeaderIdAndEpoch { leader_id: state.leader, leader_epoch: state.leader_epoch };

@@ -14,7 +14,11 @@ pub(super) fn is_internal(name: &str) -> bool {
 }
 
 /// Creates a topic on the cluster core and waits until every core knows it.
-pub(super) async fn create(shard: &Shard, plan: TopicPlan, validate_only: bool) -> Result<Uuid, ControlError> {
+pub(super) async fn create(
+    shard: &Shard,
+    plan: TopicPlan,
+    validate_only: bool,
+) -> Result<Uuid, ControlError> {
     let call = cores::call(shard.node().cluster_core(), move || async move {
         here().create_topic(plan, validate_only).await
     });

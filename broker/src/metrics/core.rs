@@ -21,16 +21,12 @@ pub struct CoreMetrics {
     pub records_in: Cell<u64>,
     /// Bytes of record batches appended by producers.
     pub record_bytes_in: Cell<u64>,
-    /// Records sent to consumers, by the counts in the headers of their batches.
-    pub records_out: Cell<u64>,
     /// Bytes of record batches sent to consumers.
     pub record_bytes_out: Cell<u64>,
     /// Fetches that wait for data, now.
     pub fetches_waiting: Cell<u64>,
     /// Batches appended to logs.
     pub log_appends: Cell<u64>,
-    /// Writes of logs to the device.
-    pub log_flushes: Cell<u64>,
     requests: [Cell<u64>; API_KEYS_MAX],
     errors: [Cell<u64>; API_KEYS_MAX],
     produce_latency: RefCell<Histogram<u64>>,
@@ -43,11 +39,9 @@ impl CoreMetrics {
         CoreMetrics {
             records_in: Cell::default(),
             record_bytes_in: Cell::default(),
-            records_out: Cell::default(),
             record_bytes_out: Cell::default(),
             fetches_waiting: Cell::default(),
             log_appends: Cell::default(),
-            log_flushes: Cell::default(),
             requests: [const { Cell::new(0) }; API_KEYS_MAX],
             errors: [const { Cell::new(0) }; API_KEYS_MAX],
             produce_latency: RefCell::new(latencies()),
@@ -86,11 +80,9 @@ impl CoreMetrics {
         CoreSnapshot {
             records_in: self.records_in.get(),
             record_bytes_in: self.record_bytes_in.get(),
-            records_out: self.records_out.get(),
             record_bytes_out: self.record_bytes_out.get(),
             fetches_waiting: self.fetches_waiting.get(),
             log_appends: self.log_appends.get(),
-            log_flushes: self.log_flushes.get(),
             requests: read(&self.requests),
             errors: read(&self.errors),
             produce_latency: self.produce_latency.borrow().clone(),
@@ -130,11 +122,9 @@ fn record(histogram: &RefCell<Histogram<u64>>, took: Duration) {
 pub struct CoreSnapshot {
     pub(super) records_in: u64,
     pub(super) record_bytes_in: u64,
-    pub(super) records_out: u64,
     pub(super) record_bytes_out: u64,
     pub(super) fetches_waiting: u64,
     pub(super) log_appends: u64,
-    pub(super) log_flushes: u64,
     /// By API key.
     pub(super) requests: Vec<u64>,
     /// By API key.
@@ -158,11 +148,9 @@ impl CoreSnapshot {
         let sums = [
             (&mut self.records_in, other.records_in),
             (&mut self.record_bytes_in, other.record_bytes_in),
-            (&mut self.records_out, other.records_out),
             (&mut self.record_bytes_out, other.record_bytes_out),
             (&mut self.fetches_waiting, other.fetches_waiting),
             (&mut self.log_appends, other.log_appends),
-            (&mut self.log_flushes, other.log_flushes),
             (&mut self.connections, other.connections),
             (&mut self.connections_opened, other.connections_opened),
             (&mut self.network_bytes_in, other.network_bytes_in),

@@ -55,7 +55,12 @@ impl Exposition {
     fn encode_requests(&self, out: &mut Out<'_>) -> fmt::Result {
         let all = &self.merged;
         out.counters("heizer_requests", "Requests taken up", "api", by_api(&all.requests))?;
-        out.counters("heizer_request_errors", "Answers that carry an error", "api", by_api(&all.errors))?;
+        out.counters(
+            "heizer_request_errors",
+            "Answers to Produce and Fetch with an error in them",
+            "api",
+            by_api(&all.errors),
+        )?;
         let help = "From a request's last byte to its answer, waiting for data included";
         let latencies = [("Produce", &all.produce_latency), ("Fetch", &all.fetch_latency)];
         out.histograms("heizer_request_duration_seconds", help, "api", &latencies)?;
@@ -84,10 +89,8 @@ impl Exposition {
         let all = &self.merged;
         out.counter("heizer_produced_records", "Records appended by producers", all.records_in)?;
         out.counter("heizer_produced_bytes", "Bytes of batches appended by producers", all.record_bytes_in)?;
-        out.counter("heizer_fetched_records", "Records sent to consumers", all.records_out)?;
         out.counter("heizer_fetched_bytes", "Bytes of batches sent to consumers", all.record_bytes_out)?;
-        out.counter("heizer_log_appends", "Batches appended to logs", all.log_appends)?;
-        out.counter("heizer_log_flushes", "Writes of logs to the device", all.log_flushes)
+        out.counter("heizer_log_appends", "Batches appended to logs", all.log_appends)
     }
 
     fn encode_process(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -164,7 +164,12 @@ impl Groups {
     }
 
     /// A group as DescribeGroups shows it.
-    pub fn describe(&self, index: i32, group: &ByteString, version: i16) -> Result<DescribedGroup, ErrorCode> {
+    pub fn describe(
+        &self,
+        index: i32,
+        group: &ByteString,
+        version: i16,
+    ) -> Result<DescribedGroup, ErrorCode> {
         Ok(self.loaded(index)?.state.borrow().describe(group, version))
     }
 
@@ -207,7 +212,11 @@ impl Groups {
 
     fn next_deadline(&self) -> Option<Millis> {
         let rooms = self.rooms.borrow();
-        rooms.values().filter(|room| room.loaded.get()).filter_map(|room| room.state.borrow().next_deadline()).min()
+        rooms
+            .values()
+            .filter(|room| room.loaded.get())
+            .filter_map(|room| room.state.borrow().next_deadline())
+            .min()
     }
 
     fn run_due(self: &Rc<Self>) {
@@ -230,7 +239,11 @@ impl Groups {
     }
 
     /// Gives the coordinator an input and carries out what it asks for; its own failed appends are inputs as well.
-    fn act(self: &Rc<Self>, room: &Rc<Room>, input: impl FnOnce(&mut GroupShard, Millis) -> CoordinatorResult) {
+    fn act(
+        self: &Rc<Self>,
+        room: &Rc<Room>,
+        input: impl FnOnce(&mut GroupShard, Millis) -> CoordinatorResult,
+    ) {
         let now = self.clock.now();
         let mut results = vec![input(&mut room.state.borrow_mut(), now)];
         while let Some(result) = results.pop() {

@@ -117,17 +117,16 @@ impl Shard {
             }
         }
         let me = NodeId(u64::from(self.node.id.unsigned_abs()) + 1);
-        let raft =
-            RaftHost::open_importing(
-                directory,
-                &self.storage,
-                me,
-                RaftConfig::default(),
-                machines,
-                &[me],
-                imports,
-            )
-            .await?;
+        let raft = RaftHost::open_importing(
+            directory,
+            &self.storage,
+            me,
+            RaftConfig::default(),
+            machines,
+            &[me],
+            imports,
+        )
+        .await?;
         *self.raft.borrow_mut() = Some(Rc::new(raft));
         self.tell_all_changes();
         self.raft().on_apply(|applied| super::here().applied(applied));
@@ -216,7 +215,10 @@ impl Shard {
     }
 
     /// Opens the partitions of a topic that have just been adopted here.
-    pub(super) async fn open_partitions_of(self: &Rc<Self>, record: &TopicRecord) -> Result<(), StorageError> {
+    pub(super) async fn open_partitions_of(
+        self: &Rc<Self>,
+        record: &TopicRecord,
+    ) -> Result<(), StorageError> {
         let record = Arc::new(record.clone());
         let mut opening = FuturesUnordered::new();
         for index in self.indexes_here(&record) {
@@ -245,9 +247,11 @@ impl Shard {
         let directory = partition_directory(&self.node.data_dir, &record.name, index);
         let config = self.typed(&record.configs, &record.name).log_config();
         let metadata = directory.join("partition.metadata");
-        let there = heizer_runtime::fs::exists(&metadata)
-            .await
-            .map_err(|source| StorageError::Io { path: metadata, action: "look for", source })?;
+        let there = heizer_runtime::fs::exists(&metadata).await.map_err(|source| StorageError::Io {
+            path: metadata,
+            action: "look for",
+            source,
+        })?;
         let mut report = StartReport { partitions: 1, ..StartReport::default() };
         let log = if there {
             let (log, found) = Log::open(&directory, config, mode, self.storage.clone()).await?;

@@ -12,14 +12,14 @@ use heizer_broker::serve::{Setup, core_main};
 use heizer_broker::shard::Node;
 use heizer_client::{Client, ClientConfig, Connection};
 use heizer_runtime::sim::{NodeId, Sim};
-use heizer_runtime::time;
+use heizer_runtime::{fs, time};
 use tracing::Level;
 
 use crate::logs::{self, Line};
 
 /// Where the broker, which is the first node, listens.
-pub const ADDR: &str = "10.0.0.1:9092";
-pub const DATA_DIR: &str = "/var/lib/heizer";
+pub(crate) const ADDR: &str = "10.0.0.1:9092";
+pub(crate) const DATA_DIR: &str = "/var/lib/heizer";
 
 const SETTINGS: [(&str, &str); 6] = [
     ("listeners", "PLAINTEXT://10.0.0.1:9092"),
@@ -30,10 +30,10 @@ const SETTINGS: [(&str, &str); 6] = [
     ("group.initial.rebalance.delay.ms", "0"),
 ];
 
-pub struct Cluster {
-    pub sim: Sim,
-    pub broker: NodeId,
-    pub client: NodeId,
+pub(crate) struct Cluster {
+    pub(crate) sim: Sim,
+    pub(crate) broker: NodeId,
+    pub(crate) client: NodeId,
     cores: usize,
     config: BrokerConfig,
     /// What each core of the current life of the broker ended with.
@@ -44,12 +44,12 @@ pub struct Cluster {
 
 impl Cluster {
     /// A broker of two cores that has been started.
-    pub fn new(seed: u64) -> Cluster {
+    pub(crate) fn new(seed: u64) -> Cluster {
         Cluster::with(seed, 2, &[])
     }
 
     /// A broker of `cores` cores, started with `settings` on top of the tests' own.
-    pub fn with(seed: u64, cores: usize, settings: &[(&str, &str)]) -> Cluster {
+    pub(crate) fn with(seed: u64, cores: usize, settings: &[(&str, &str)]) -> Cluster {
         logs::start();
         let all = SETTINGS.iter().chain(settings).copied();
         let config = BrokerConfig::from_settings(all).expect("settings of a test are valid");
@@ -66,12 +66,24 @@ impl Cluster {
             warnings_expected: Vec::new(),
             lines: Vec::new(),
         };
+        cluster.make_data_dir();
         cluster.start();
         cluster
     }
 
+    /// What the real process does before its cores start.
+    fn make_data_dir(&mut self) {
+        self.sim.run(self.broker, async {
+            let data_dir = Path::new(DATA_DIR);
+            fs::create_dir_all(data_dir).await.expect("made");
+            for parent in data_dir.ancestors().skip(1) {
+                fs::sync_dir(parent).await.expect("synced");
+            }
+        });
+    }
+
     /// Starts the broker, which is down.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let config = self.config.clone();
         let cores = u16::try_from(self.cores).expect("a few cores");
         let node = Node {
@@ -99,14 +111,14 @@ impl Cluster {
     }
 
     /// Starts the broker, which is down, with another number of cores.
-    pub fn start_with_cores(&mut self, cores: usize) {
+    pub(crate) fn start_with_cores(&mut self, cores: usize) {
         self.cores = cores;
         self.sim.set_cores(self.broker, cores);
         self.start();
     }
 
     /// SIGTERM, and the end of the process when every core is done.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.sim.request_shutdown(self.broker);
         let deadline = self.sim.now() + Duration::from_secs(60);
         while self.ended.borrow().len() < self.cores {
@@ -119,20 +131,20 @@ impl Cluster {
     }
 
     /// The power goes, and comes back.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.sim.crash(self.broker);
         self.start();
     }
 
     /// SIGKILL, and a new process.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.sim.kill(self.broker);
         self.start();
     }
 
     /// Runs `future` on the client's node until it is done. A broker that does not start is told of at once.
     #[track_caller]
-    pub fn run<F>(&mut self, future: F) -> F::Output
+    pub(crate) fn run<F>(&mut self, future: F) -> F::Output
     where
         F: Future + 'static,
         F::Output: 'static,
@@ -143,12 +155,11 @@ impl Cluster {
     }
 
     /// Whether a file or directory of the broker's node is there.
-    pub fn exists(&mut self, path: &str) -> bool {
+    pub(crate) fn exists(&mut self, path: &str) -> bool {
         let path = Path::new(DATA_DIR).join(path);
         let was_up = self.sim.is_up(self.broker);
-        let there = self.sim.run(self.broker, async move {
-            heizer_runtime::fs::exists(&path).await.expect("the disk answers")
-        });
+        let there =
+            self.sim.run(self.broker, async move { fs::exists(&path).await.expect("the disk answers") });
         if !was_up {
             self.sim.kill(self.broker);
         }
@@ -156,19 +167,19 @@ impl Cluster {
     }
 
     /// A warning that contains `text` fails nothing.
-    pub fn expect_warning(&mut self, text: &'static str) {
+    pub(crate) fn expect_warning(&mut self, text: &'static str) {
         self.warnings_expected.push(text);
     }
 
     /// The lines logged so far that contain `text`.
-    pub fn logged(&mut self, text: &str) -> Vec<String> {
+    pub(crate) fn logged(&mut self, text: &str) -> Vec<String> {
         self.lines.extend(logs::take());
         self.lines.iter().map(|line| line.text.clone()).filter(|line| line.contains(text)).collect()
     }
 
     /// The end of every test: nothing has panicked, and nothing was logged that a healthy broker does not log.
     #[track_caller]
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         assert_eq!(self.sim.panics(), 0, "panics, seed {}: {:?}", self.sim.seed(), self.logged("panicked"));
         assert!(self.ended.borrow().iter().all(Result::is_ok), "{:?}", self.ended.borrow());
         self.logged("");
@@ -183,18 +194,21 @@ impl Cluster {
 }
 
 /// A connection to the broker, as soon as it listens.
-pub async fn connect() -> Connection {
+pub(crate) async fn connect() -> Connection {
     let deadline = time::now() + Duration::from_secs(30);
     loop {
         match Connection::connect(ADDR, "simulation", Duration::from_secs(60)).await {
             Ok(connection) => return connection,
-            Err(error) => assert!(time::now() < deadline, "{error}"),
+            Err(error) => {
+                let stuck = time::now() >= deadline;
+                assert!(!stuck, "{error}; the broker's log: {:#?}", logs::take());
+            }
         }
         time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// A client that bootstraps from the broker.
-pub fn client() -> Client {
+pub(crate) fn client() -> Client {
     Client::new(ClientConfig::new([ADDR]))
 }

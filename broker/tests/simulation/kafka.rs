@@ -20,33 +20,35 @@ use heizer_wire::{ErrorCode, Records, Request};
 const FETCH_BY_NAME: i16 = 12;
 const PRODUCE_BY_NAME: i16 = 12;
 
-pub const ALL: i16 = -1;
-pub const LATEST: i64 = -1;
-pub const EARLIEST: i64 = -2;
+pub(crate) use heizer_wire::messages::FetchPartitionData as Data;
+
+pub(crate) const ALL: i16 = -1;
+pub(crate) const LATEST: i64 = -1;
+pub(crate) const EARLIEST: i64 = -2;
 
 /// The answer to a request at the newest version.
-pub async fn ask<R: Request>(connection: &Connection, request: &R) -> R::Response {
+pub(crate) async fn ask<R: Request>(connection: &Connection, request: &R) -> R::Response {
     ask_at(connection, i16::MAX, request).await
 }
 
 /// The answer to a request at `version` or below.
-pub async fn ask_at<R: Request>(connection: &Connection, version: i16, request: &R) -> R::Response {
+pub(crate) async fn ask_at<R: Request>(connection: &Connection, version: i16, request: &R) -> R::Response {
     let answer = connection.request_with(request, version, Duration::from_secs(600)).await;
     answer.unwrap_or_else(|error| panic!("{}: {error}", R::NAME))
 }
 
 #[track_caller]
-pub fn assert_code(code: i16, expected: ErrorCode) {
+pub(crate) fn assert_code(code: i16, expected: ErrorCode) {
     assert_eq!(ErrorCode::from_code(code), expected);
 }
 
 /// A batch of records of now with these values.
-pub fn batch(values: &[&str]) -> Bytes {
+pub(crate) fn batch(values: &[&str]) -> Bytes {
     batch_with(BatchOptions::default(), values)
 }
 
 /// A batch of records of now with these values.
-pub fn batch_with(options: BatchOptions, values: &[&str]) -> Bytes {
+pub(crate) fn batch_with(options: BatchOptions, values: &[&str]) -> Bytes {
     let now_ms = time::wall_clock_ms();
     let mut builder = RecordBatchBuilder::new(options);
     values.iter().for_each(|value| drop(builder.append(now_ms, Some(b"k"), Some(value.as_bytes()), &[])));
@@ -54,32 +56,36 @@ pub fn batch_with(options: BatchOptions, values: &[&str]) -> Bytes {
 }
 
 /// A batch of one record with this timestamp.
-pub fn batch_at(timestamp: i64, value: &str) -> Bytes {
+pub(crate) fn batch_at(timestamp: i64, value: &str) -> Bytes {
     let mut builder = RecordBatchBuilder::new(BatchOptions::default());
     builder.append(timestamp, Some(b"k"), Some(value.as_bytes()), &[]);
     builder.build()
 }
 
 /// A batch of an idempotent producer.
-pub fn sequenced(producer_id: i64, producer_epoch: i16, base_sequence: i32, values: &[&str]) -> Bytes {
+pub(crate) fn sequenced(producer_id: i64, producer_epoch: i16, base_sequence: i32, values: &[&str]) -> Bytes {
     batch_with(BatchOptions { producer_id, producer_epoch, base_sequence, ..BatchOptions::default() }, values)
 }
 
-pub async fn producer_id(connection: &Connection) -> (i64, i16) {
-    let request = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
+pub(crate) async fn producer_id(connection: &Connection) -> (i64, i16) {
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: 60_000,
+        ..Default::default()
+    };
     let answer = ask(connection, &request).await;
     assert_code(answer.error_code, ErrorCode::None);
     (answer.producer_id, answer.producer_epoch)
 }
 
-pub fn produce_request(topic: &str, partition: i32, acks: i16, records: Bytes) -> ProduceRequest {
+pub(crate) fn produce_request(topic: &str, partition: i32, acks: i16, records: Bytes) -> ProduceRequest {
     let partition = PartitionProduceData { index: partition, records: Some(records) };
     let topic =
         TopicProduceData { name: topic.into(), partition_data: vec![partition], ..Default::default() };
     ProduceRequest { acks, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() }
 }
 
-pub async fn produce(
+pub(crate) async fn produce(
     connection: &Connection,
     topic: &str,
     partition: i32,
@@ -92,14 +98,14 @@ pub async fn produce(
 }
 
 /// Produces with acks=all; the base offset.
-pub async fn produced(connection: &Connection, topic: &str, partition: i32, records: Bytes) -> i64 {
+pub(crate) async fn produced(connection: &Connection, topic: &str, partition: i32, records: Bytes) -> i64 {
     let answer = produce(connection, topic, partition, ALL, records).await;
     assert_eq!(ErrorCode::from_code(answer.error_code), ErrorCode::None, "{:?}", answer.error_message);
     answer.base_offset
 }
 
 /// A sessionless fetch of partitions of one topic, from (partition, offset) on, that does not wait.
-pub fn fetch_request(topic: &str, partitions: &[(i32, i64)]) -> FetchRequest {
+pub(crate) fn fetch_request(topic: &str, partitions: &[(i32, i64)]) -> FetchRequest {
     let partition = |&(partition, fetch_offset): &(i32, i64)| FetchPartition {
         partition,
         fetch_offset,
@@ -115,12 +121,12 @@ pub fn fetch_request(topic: &str, partitions: &[(i32, i64)]) -> FetchRequest {
     }
 }
 
-pub async fn fetch(connection: &Connection, request: &FetchRequest) -> FetchResponse {
+pub(crate) async fn fetch(connection: &Connection, request: &FetchRequest) -> FetchResponse {
     ask_at(connection, FETCH_BY_NAME, request).await
 }
 
 /// What a fetch of one partition finds.
-pub async fn fetch_one(
+pub(crate) async fn fetch_one(
     connection: &Connection,
     topic: &str,
     partition: i32,
@@ -131,7 +137,7 @@ pub async fn fetch_one(
 }
 
 /// Offsets and values of all records in `records`, whose batches have to be whole and sound.
-pub fn decoded(records: &Option<Records>) -> Vec<(i64, String)> {
+pub(crate) fn decoded(records: &Option<Records>) -> Vec<(i64, String)> {
     let mut found = Vec::new();
     for batch in batches(records.as_ref().map(Records::to_bytes).unwrap_or_default()) {
         let batch = batch.expect("a whole batch");
@@ -146,7 +152,7 @@ pub fn decoded(records: &Option<Records>) -> Vec<(i64, String)> {
 }
 
 /// Every record of a partition from the earliest on.
-pub async fn read_all(connection: &Connection, topic: &str, partition: i32) -> Vec<(i64, String)> {
+pub(crate) async fn read_all(connection: &Connection, topic: &str, partition: i32) -> Vec<(i64, String)> {
     let mut offset = list_offset(connection, topic, partition, EARLIEST).await.offset;
     let mut all = Vec::new();
     loop {
@@ -162,7 +168,7 @@ pub async fn read_all(connection: &Connection, topic: &str, partition: i32) -> V
     }
 }
 
-pub async fn list_offset(
+pub(crate) async fn list_offset(
     connection: &Connection,
     topic: &str,
     partition: i32,
@@ -171,7 +177,7 @@ pub async fn list_offset(
     list_offset_in(connection, topic, partition, timestamp, -1).await
 }
 
-pub async fn list_offset_in(
+pub(crate) async fn list_offset_in(
     connection: &Connection,
     topic: &str,
     partition: i32,
@@ -185,7 +191,7 @@ pub async fn list_offset_in(
 }
 
 /// Where the log of a leader epoch ends.
-pub async fn epoch_end(
+pub(crate) async fn epoch_end(
     connection: &Connection,
     topic: &str,
     partition: i32,
@@ -199,7 +205,7 @@ pub async fn epoch_end(
 }
 
 /// What Metadata says of a topic, without creating it.
-pub async fn describe(connection: &Connection, topic: &str) -> MetadataResponseTopic {
+pub(crate) async fn describe(connection: &Connection, topic: &str) -> MetadataResponseTopic {
     let request = MetadataRequest {
         topics: Some(vec![MetadataRequestTopic { name: Some(topic.into()), ..Default::default() }]),
         allow_auto_topic_creation: false,
@@ -208,17 +214,15 @@ pub async fn describe(connection: &Connection, topic: &str) -> MetadataResponseT
     ask(connection, &request).await.topics.remove(0)
 }
 
-pub async fn leader_epoch(connection: &Connection, topic: &str, partition: usize) -> i32 {
+pub(crate) async fn leader_epoch(connection: &Connection, topic: &str, partition: usize) -> i32 {
     let described = describe(connection, topic).await;
     assert_code(described.error_code, ErrorCode::None);
     described.partitions[partition].leader_epoch
 }
 
-pub fn new_topic(name: &str, partitions: i32, configs: &[(&str, &str)]) -> CreatableTopic {
-    let config = |&(name, value): &(&str, &str)| CreatableTopicConfig {
-        name: name.into(),
-        value: Some(value.into()),
-    };
+pub(crate) fn new_topic(name: &str, partitions: i32, configs: &[(&str, &str)]) -> CreatableTopic {
+    let config =
+        |&(name, value): &(&str, &str)| CreatableTopicConfig { name: name.into(), value: Some(value.into()) };
     CreatableTopic {
         name: name.into(),
         num_partitions: partitions,
@@ -228,7 +232,7 @@ pub fn new_topic(name: &str, partitions: i32, configs: &[(&str, &str)]) -> Creat
     }
 }
 
-pub async fn create_topics(
+pub(crate) async fn create_topics(
     connection: &Connection,
     topics: Vec<CreatableTopic>,
     validate_only: bool,
@@ -237,12 +241,12 @@ pub async fn create_topics(
 }
 
 /// Creates a topic, which has to work.
-pub async fn create(connection: &Connection, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+pub(crate) async fn create(connection: &Connection, name: &str, partitions: i32, configs: &[(&str, &str)]) {
     let result = create_topics(connection, vec![new_topic(name, partitions, configs)], false).await.remove(0);
     assert_eq!(ErrorCode::from_code(result.error_code), ErrorCode::None, "{:?}", result.error_message);
 }
 
-pub async fn delete(connection: &Connection, name: &str) -> DeletableTopicResult {
+pub(crate) async fn delete(connection: &Connection, name: &str) -> DeletableTopicResult {
     let topic = DeleteTopicState { name: Some(name.into()), ..Default::default() };
     let request = DeleteTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
     ask(connection, &request).await.responses.remove(0)

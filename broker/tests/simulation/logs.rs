@@ -14,14 +14,14 @@ thread_local! {
 
 /// One event.
 #[derive(Clone, Debug)]
-pub struct Line {
-    pub level: Level,
+pub(crate) struct Line {
+    pub(crate) level: Level,
     /// The message, then the fields as ` name=value`.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Forgets what there is and collects from here on.
-pub fn start() {
+pub(crate) fn start() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let subscriber = tracing_subscriber::registry().with(Collect);
@@ -31,7 +31,7 @@ pub fn start() {
 }
 
 /// Everything since the start, or since the last call.
-pub fn take() -> Vec<Line> {
+pub(crate) fn take() -> Vec<Line> {
     LINES.take()
 }
 

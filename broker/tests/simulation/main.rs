@@ -9,6 +9,7 @@
 mod cluster;
 mod kafka;
 mod logs;
+mod seeds;
 
 mod crashes;
 mod fetching;

@@ -110,7 +110,8 @@ fn batches_of_every_compression_come_back_as_they_were_sent() {
         let mut consumer = Consumer::new(&client, ConsumerConfig::default());
         consumer.assign_topic("packed", StartOffset::Earliest).await.expect("assigned");
         let records = read(&mut consumer, 50 * Compression::ALL.len()).await;
-        let values = Compression::ALL.iter().flat_map(|c| (0..50).map(move |number| format!("{c:?} {number}")));
+        let values =
+            Compression::ALL.iter().flat_map(|c| (0..50).map(move |number| format!("{c:?} {number}")));
         for (record, value) in records.iter().zip(values) {
             assert_eq!(text(&record.value), value);
             assert_eq!(record.headers.len(), 2, "headers with one name are all kept");
@@ -137,8 +138,7 @@ fn log_append_time_replaces_the_producers_timestamps() {
         time::sleep(Duration::from_secs(5)).await;
         let before = time::wall_clock_ms();
         let old = EPOCH_MS - 1_000_000_000;
-        let answer =
-            kafka::produce(&connection, "stamped", 0, kafka::ALL, kafka::batch_at(old, "x")).await;
+        let answer = kafka::produce(&connection, "stamped", 0, kafka::ALL, kafka::batch_at(old, "x")).await;
         assert!(answer.log_append_time_ms >= before, "{answer:?}");
         let mut consumer = Consumer::new(&client(), ConsumerConfig::default());
         consumer.assign(&[("stamped", 0, StartOffset::At(0))]).await.expect("assigned");

@@ -207,6 +207,35 @@ fn dropped_operations_keep_their_memory_until_the_kernel_is_done() {
     .expect("the runtime starts");
 }
 
+/// An accept that completes while its future is being dropped would take the connection with it, open for ever.
+#[test]
+fn dropped_accepts_lose_no_connection() {
+    host::block_on(|| async {
+        let listener = Listener::bind(loopback()).expect("a free port");
+        let addr = listener.local_addr();
+        let clients = task::spawn(async move {
+            for _ in 0..500 {
+                let client = Stream::connect(addr).await.expect("it listens");
+                let (read, _) = client.read(BytesMut::with_capacity(1)).await;
+                assert_eq!(read.expect("a live peer"), 1);
+            }
+        });
+        let serve = async {
+            for _ in 0..500 {
+                let (stream, _) = loop {
+                    if let Ok(accepted) = timeout(Duration::from_micros(20), listener.accept()).await {
+                        break accepted.expect("a connection");
+                    }
+                };
+                stream.write_all(vec![Bytes::from_static(b"!")]).await.expect("the peer reads");
+            }
+        };
+        timeout(HANG, serve).await.expect("every connection is accepted");
+        clients.await.expect("every client is answered");
+    })
+    .expect("the runtime starts");
+}
+
 #[test]
 fn calls_between_two_cores_start_in_order() {
     static SEEN: AtomicU64 = AtomicU64::new(0);

@@ -205,7 +205,8 @@ async fn open(driver: &Driver, path: &Path, flags: libc::c_int) -> io::Result<Ow
     const MODE: libc::mode_t = 0o640;
     let op = Op::submit(&driver.inner, c_path(path)?, |path| {
         opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).flags(flags).mode(MODE).build()
-    });
+    })
+    .yielding_fd();
     let fd = op.await.0?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })

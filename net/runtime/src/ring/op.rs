@@ -5,8 +5,10 @@
 //! table of operations, which keeps it until the completion.
 
 use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -26,7 +28,10 @@ enum Slot {
     Waiting(Option<Waker>),
     Done(i32),
     /// Its future is gone; the resources wait for the kernel.
-    Orphaned(Box<dyn Any>),
+    Orphaned {
+        resources: Box<dyn Any>,
+        yields_fd: bool,
+    },
 }
 
 impl Operations {
@@ -40,10 +45,15 @@ impl Operations {
         match &mut self.slots[key] {
             slot @ Slot::Waiting(_) => match std::mem::replace(slot, Slot::Done(result)) {
                 Slot::Waiting(waker) => (waker, None),
-                Slot::Done(_) | Slot::Orphaned(_) => unreachable!("matched above"),
+                Slot::Done(_) | Slot::Orphaned { .. } => unreachable!("matched above"),
             },
-            Slot::Orphaned(_) => match self.slots.remove(key) {
-                Slot::Orphaned(resources) => (None, Some(resources)),
+            Slot::Orphaned { .. } => match self.slots.remove(key) {
+                Slot::Orphaned { resources, yields_fd } => {
+                    if yields_fd {
+                        close_result(result);
+                    }
+                    (None, Some(resources))
+                }
                 Slot::Waiting(_) | Slot::Done(_) => unreachable!("matched above"),
             },
             Slot::Done(_) => panic!("operation {key} completed twice"),
@@ -64,6 +74,16 @@ pub(super) struct Op<R: 'static> {
     resources: Option<Box<R>>,
     /// Whether dropping the future asks the kernel to give up: for what may wait for ever.
     cancel_on_drop: bool,
+    /// Whether success is a new descriptor, which a dropped future must not leave open.
+    yields_fd: bool,
+}
+
+/// Closes the descriptor that an operation made and nobody took.
+fn close_result(result: i32) {
+    if result >= 0 {
+        // SAFETY: the kernel has just made this descriptor for us, and whoever would have owned it is gone.
+        drop(unsafe { OwnedFd::from_raw_fd(result) });
+    }
 }
 
 impl<R: 'static> Op<R> {
@@ -77,12 +97,18 @@ impl<R: 'static> Op<R> {
         let key = inner.operations.borrow_mut().insert();
         let entry = build(&mut resources).user_data(Inner::user_data(key));
         inner.push(entry);
-        Op { inner: inner.clone(), key, resources: Some(resources), cancel_on_drop: false }
+        Op { inner: inner.clone(), key, resources: Some(resources), cancel_on_drop: false, yields_fd: false }
     }
 
     /// For operations that wait for a peer.
     pub(super) fn cancelled_on_drop(mut self) -> Op<R> {
         self.cancel_on_drop = true;
+        self
+    }
+
+    /// For operations whose result is a descriptor.
+    pub(super) fn yielding_fd(mut self) -> Op<R> {
+        self.yields_fd = true;
         self
     }
 }
@@ -102,7 +128,7 @@ impl<R: 'static> Future for Op<R> {
                 return Poll::Pending;
             }
             Slot::Done(result) => *result,
-            Slot::Orphaned(_) => unreachable!("only a dropped future leaves an orphan"),
+            Slot::Orphaned { .. } => unreachable!("only a dropped future leaves an orphan"),
         };
         operations.slots.remove(this.key);
         drop(operations);
@@ -116,11 +142,14 @@ impl<R: 'static> Drop for Op<R> {
     fn drop(&mut self) {
         let Some(resources) = self.resources.take() else { return };
         let mut operations = self.inner.operations.borrow_mut();
-        if matches!(operations.slots[self.key], Slot::Done(_)) {
+        if let Slot::Done(result) = operations.slots[self.key] {
             operations.slots.remove(self.key);
+            if self.yields_fd {
+                close_result(result);
+            }
             return;
         }
-        operations.slots[self.key] = Slot::Orphaned(resources);
+        operations.slots[self.key] = Slot::Orphaned { resources, yields_fd: self.yields_fd };
         drop(operations);
         if self.cancel_on_drop {
             self.inner.push_cancel(self.key);
@@ -129,3 +158,9 @@ impl<R: 'static> Drop for Op<R> {
 }
 
 impl<R: 'static> Unpin for Op<R> {}
+
+impl<R: 'static> fmt::Debug for Op<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Op").field("key", &self.key).finish_non_exhaustive()
+    }
+}

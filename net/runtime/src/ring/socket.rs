@@ -1,11 +1,15 @@
 //! TCP on the ring.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
+use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use io_uring::{opcode, types};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
@@ -21,6 +25,8 @@ pub(crate) struct Listener {
     driver: Driver,
     socket: Rc<Socket>,
     local: SocketAddr,
+    /// The accept under way; it outlives the futures that wait for it, or a dropped one might take a connection along.
+    accepting: RefCell<Option<Op<Incoming>>>,
 }
 
 impl Listener {
@@ -31,7 +37,7 @@ impl Listener {
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         let local = socket.local_addr()?.as_socket().expect("an IP socket has an IP address");
-        Ok(Listener { driver, socket: Rc::new(socket), local })
+        Ok(Listener { driver, socket: Rc::new(socket), local, accepting: RefCell::default() })
     }
 
     pub(crate) fn check_free(addr: SocketAddr) -> io::Result<()> {
@@ -48,20 +54,31 @@ impl Listener {
         self.local
     }
 
+    /// The next connection. Dropping the future loses none: the next call goes on with the same accept.
     pub(crate) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
-        let fd = types::Fd(self.socket.as_raw_fd());
-        let incoming = Incoming::new(self.socket.clone());
-        let op = Op::submit(&self.driver.inner, incoming, |incoming| {
-            let (address, len) = incoming.pointers();
-            opcode::Accept::new(fd, address, len).flags(libc::SOCK_CLOEXEC).build()
+        let (result, incoming) = poll_fn(|cx| {
+            let mut accepting = self.accepting.borrow_mut();
+            let op = accepting.get_or_insert_with(|| self.submit_accept());
+            let completed = ready!(op.poll_unpin(cx));
+            *accepting = None;
+            Poll::Ready(completed)
         })
-        .cancelled_on_drop();
-        let (result, incoming) = op.await;
+        .await;
         let fd = result?;
         // SAFETY: the kernel has just made this descriptor for us.
         let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd as i32) });
         let peer = incoming.peer().ok_or_else(|| io::Error::other("a peer without an IP address"))?;
         Ok((Stream::new(self.driver.clone(), socket, peer)?, peer))
+    }
+
+    fn submit_accept(&self) -> Op<Incoming> {
+        let fd = types::Fd(self.socket.as_raw_fd());
+        Op::submit(&self.driver.inner, Incoming::new(self.socket.clone()), |incoming| {
+            let (address, len) = incoming.pointers();
+            opcode::Accept::new(fd, address, len).flags(libc::SOCK_CLOEXEC).build()
+        })
+        .cancelled_on_drop()
+        .yielding_fd()
     }
 }
 

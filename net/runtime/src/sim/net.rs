@@ -57,6 +57,16 @@ struct Listening {
     arrived: Event,
 }
 
+impl Listening {
+    /// Resets who waits to be accepted.
+    fn turn_away(&self, world: &Rc<World>) {
+        let backlog = std::mem::take(&mut *self.backlog.borrow_mut());
+        for endpoint in backlog {
+            endpoint.link.reset(world, endpoint.side);
+        }
+    }
+}
+
 impl Network {
     pub(super) fn cut(&self, from: usize, to: usize) {
         self.cuts.borrow_mut().insert((from, to));
@@ -88,6 +98,16 @@ impl Network {
                 }
             }
         }
+    }
+
+    /// Closes the listeners of a node that has ended, also those that something of it still holds.
+    pub(super) fn close_listeners(&self, world: &Rc<World>, node: usize) {
+        let mut closed = Vec::new();
+        self.listeners.borrow_mut().retain(|_, same| {
+            closed.extend(same.extract_if(.., |listening| listening.node == node));
+            !same.is_empty()
+        });
+        closed.iter().for_each(|listening| listening.turn_away(world));
     }
 
     fn live_links(&self) -> Vec<Rc<Link>> {
@@ -534,11 +554,7 @@ impl Drop for SimListener {
             }
         }
         drop(listeners);
-        // Who waited to be accepted is turned away.
-        let backlog = std::mem::take(&mut *self.listening.backlog.borrow_mut());
-        for endpoint in backlog {
-            endpoint.link.reset(&self.world, endpoint.side);
-        }
+        self.listening.turn_away(&self.world);
     }
 }
 

@@ -249,6 +249,7 @@ impl World {
         }
         self.end_operations(node, &life, end);
         self.drop_tasks(node, &life);
+        self.network.close_listeners(self, node);
         if end == End::PowerCut {
             let disk = self.nodes.borrow()[node].disk.clone();
             disk.borrow_mut().crash(&self.rng);

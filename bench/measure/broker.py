@@ -1,0 +1,121 @@
+"""The broker that is measured: its process, and what the kernel knows about it."""
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from harness import wire
+from harness.server import free_port
+
+TIMEOUT_S = 60.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Cpu(NamedTuple):
+    """Seconds of CPU a process has used; the kernel accounts them in ticks of 10 ms."""
+
+    user: float
+    kernel: float
+
+    @property
+    def both(self) -> float:
+        return self.user + self.kernel
+
+    def __sub__(self, earlier: "Cpu") -> "Cpu":
+        return Cpu(self.user - earlier.user, self.kernel - earlier.kernel)
+
+
+class Running:
+    """A broker that somebody else started."""
+
+    def __init__(self, bootstrap: str, pid: int):
+        self.bootstrap = bootstrap
+        self.pid = pid
+
+    def cpu(self) -> Cpu:
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        fields = stat.rpartition(")")[2].split()
+        return Cpu(int(fields[11]) / _TICKS_PER_S, int(fields[12]) / _TICKS_PER_S)
+
+    def resident_mib(self) -> float:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1024
+
+
+class Heizer(Running):
+    """`heizer serve` on a folder and ports of its own."""
+
+    def __init__(self, binary: Path, home: Path, flags: list):
+        super().__init__(f"127.0.0.1:{free_port()}", 0)
+        self.home = home
+        self._command = [str(binary), "serve", "--listen", self.bootstrap, "--data-dir", str(home / "data")]
+        self._command += ["--admin-listen", f"127.0.0.1:{free_port()}", *flags]
+        self._process: Optional[subprocess.Popen] = None
+        home.mkdir(parents=True)
+
+    def start(self, partitions: int = 0) -> tuple:
+        """Milliseconds from the start to the ready line, and to a Metadata answer with so many leaders."""
+        began = time.monotonic()
+        with open(self.home / "broker.log", "ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=self.home
+            )
+        self.pid = self._process.pid
+        readable, _, _ = select.select([self._process.stdout], [], [], TIMEOUT_S)
+        line = self._process.stdout.readline().decode() if readable else ""
+        ready = time.monotonic()
+        if not line.startswith("heizer ready on "):
+            raise SystemExit(f"measure: the broker did not get ready: {line!r}\n{self._log_tail()}")
+        with wire.Connection(self.bootstrap) as connection:
+            while leaders(connection) < partitions:
+                if time.monotonic() > began + TIMEOUT_S:
+                    raise SystemExit(f"measure: {partitions} partitions have no leaders after {TIMEOUT_S} s")
+        answered = time.monotonic()
+        return (ready - began) * 1000, (answered - began) * 1000
+
+    def stop(self) -> None:
+        """SIGTERM, which it must obey with success."""
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(TIMEOUT_S)
+        self._process.stdout.close()
+        self._process = None
+        if code != 0:
+            raise SystemExit(f"measure: the broker exited {code}\n{self._log_tail()}")
+
+    def remove(self) -> None:
+        """Whatever state it is in: nothing stays behind."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        shutil.rmtree(self.home)
+
+    def _log_tail(self) -> str:
+        return "\n".join((self.home / "broker.log").read_text(errors="replace").splitlines()[-20:])
+
+
+def leaders(connection: wire.Connection) -> int:
+    """How many partitions have a leader, of all topics: Metadata v1."""
+
+    def broker(r):
+        return r.int32(), r.string(), r.int32(), r.string()
+
+    def partition(r):
+        _error, _index, leader = r.int16(), r.int32(), r.int32()
+        r.array(wire.Reader.int32), r.array(wire.Reader.int32)
+        return leader
+
+    def topic(r):
+        _error, _name, _internal = r.int16(), r.string(), r.int8()
+        return sum(leader >= 0 for leader in r.array(partition))
+
+    answer = connection.ask(wire.METADATA, 1, wire.int32(-1))
+    answer.array(broker)
+    answer.int32()
+    return sum(answer.array(topic))
