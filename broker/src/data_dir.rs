@@ -53,7 +53,7 @@ impl DataDir {
             let path = path.to_owned();
             move |source| DataDirError::Io { path, source }
         };
-        fs::create_dir_all(path).map_err(at(path))?;
+        create_durably(path).map_err(at(path))?;
         let pid_path = path.join(PID);
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
         let mut pid = options.open(&pid_path).map_err(at(&pid_path))?;
@@ -83,6 +83,18 @@ impl Drop for DataDir {
         drop(fs::remove_file(self.path.join(PID)));
         drop(self.pid.unlock());
     }
+}
+
+/// Creates a directory and the missing ones above it, so that a power cut does not take them away again.
+fn create_durably(path: &Path) -> io::Result<()> {
+    let is_missing = |directory: &&Path| !directory.as_os_str().is_empty() && !directory.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(path)?;
+    for directory in missing {
+        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn check_format(directory: &Path) -> Result<(), DataDirError> {

@@ -224,6 +224,10 @@ async fn open_streams(setup: &Arc<Setup>) -> Result<(), ServeError> {
         }
     }
     make_stream_root(data_dir, &streams).await.map_err(at(data_dir))?;
+    if stored.is_none() {
+        // Before there is anything to be read under the wrong layout, should this start be cut short.
+        streams.store(data_dir).await?;
+    }
     let opening = cores::all().map(|core| {
         let directory = streams.directory(data_dir, core.0);
         let (here_too, elsewhere) =
@@ -237,7 +241,7 @@ async fn open_streams(setup: &Arc<Setup>) -> Result<(), ServeError> {
     for opened in futures::future::join_all(opening).await {
         opened??;
     }
-    if moved || stored.is_none() {
+    if moved {
         streams.store(data_dir).await?;
     }
     if let Some(old) = stored.filter(|_| moved) {

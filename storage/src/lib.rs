@@ -37,5 +37,5 @@ pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
 pub use log::{
     AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
-    TimestampOffset, remove_deleted,
+    TimestampOffset, remove_deleted, remove_logs,
 };

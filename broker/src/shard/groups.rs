@@ -136,6 +136,12 @@ impl Groups {
         room.parked.borrow_mut().clear();
     }
 
+    /// Lets go of everything: whoever waits is told that the coordinator is elsewhere, and asks again after a restart.
+    pub fn close_all(self: &Rc<Self>) {
+        let indexes: Vec<i32> = self.rooms.borrow().keys().copied().collect();
+        indexes.into_iter().for_each(|index| self.close(index));
+    }
+
     /// Answers a member's request; what must wait waits here.
     pub async fn submit(self: &Rc<Self>, index: i32, request: GroupRequest) -> Result<Answer, ErrorCode> {
         let room = self.loaded(index)?;

@@ -146,14 +146,23 @@ impl Shard {
         self.tell_builder(changes);
     }
 
-    /// Lets shard groups go of topics that the cluster group does not have any more, and the directories of such.
-    /// `image` is complete.
+    /// Finishes deletions that a crash has cut short: topics that the cluster group does not have any more lose their
+    /// directories, then the shard groups let go of them. `image` is complete.
     pub async fn drop_strangers(&self, image: Arc<MetadataImage>) -> Result<(), StartError> {
         let mut strangers: Vec<(GroupId, Uuid)> = Vec::new();
         for (group, state) in self.states.borrow().iter() {
             let gone = state.borrow().topics().filter(|id| image.topic(*id).is_none()).collect::<Vec<_>>();
             strangers.extend(gone.into_iter().map(|id| (*group, id)));
         }
+        if strangers.is_empty() {
+            return Ok(());
+        }
+        let is_gone = |topic_id, partition| {
+            let topic_id = Uuid::from_bytes(topic_id);
+            self.node.owner(topic_id, partition) == self.core
+                && strangers.iter().any(|(_, id)| *id == topic_id)
+        };
+        heizer_storage::remove_logs(&self.node.data_dir, is_gone).await?;
         for (group, topic_id) in strangers {
             let command = ShardCommand::Remove { topic_id };
             self.raft().propose(group, command.encode()).await.map_err(ControlError::from)?;
@@ -329,6 +338,7 @@ impl Shard {
     /// No more requests are taken for good: `is_ready` is false from here.
     pub fn stop_serving(&self) {
         self.ready.set(false);
+        self.groups.close_all();
         self.partitions().iter().for_each(|partition| partition.free_waiters());
     }
 
@@ -343,9 +353,6 @@ impl Shard {
             while closing.len() < LOGS_AT_ONCE
                 && let Some(partition) = partitions.next()
             {
-                if &**partition.topic() == OFFSETS_TOPIC {
-                    self.groups.close(partition.index());
-                }
                 closing.push(async move { partition.log().close().await });
             }
             match closing.next().await {
@@ -357,7 +364,8 @@ impl Shard {
                 }
             }
         }
-        if let Some(raft) = self.raft.borrow_mut().take() {
+        let raft = self.raft.borrow_mut().take();
+        if let Some(raft) = raft {
             raft.shutdown().await;
             clean &= !raft.has_failed();
         }

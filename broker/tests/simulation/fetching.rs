@@ -320,7 +320,7 @@ fn leader_epochs_are_compared() {
         assert_eq!(ours, (epoch - 1, 1));
         assert!(decoded(&diverging.records).is_empty());
     });
-    cluster.expect_warning("cut the end off a log");
+    cluster.expect_warning("cut the end off a");
     cluster.finish();
 }
 

@@ -51,7 +51,9 @@ pub(crate) fn batch(values: &[&str]) -> Bytes {
 pub(crate) fn batch_with(options: BatchOptions, values: &[&str]) -> Bytes {
     let now_ms = time::wall_clock_ms();
     let mut builder = RecordBatchBuilder::new(options);
-    values.iter().for_each(|value| drop(builder.append(now_ms, Some(b"k"), Some(value.as_bytes()), &[])));
+    for value in values {
+        builder.append(now_ms, Some(b"k"), Some(value.as_bytes()), &[]);
+    }
     builder.build()
 }
 

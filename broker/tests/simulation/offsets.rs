@@ -88,6 +88,6 @@ fn an_epoch_ends_where_the_next_one_starts() {
         let ahead = epoch_end(&connection, "epochs", 0, second + 1, first).await;
         assert_code(ahead.error_code, ErrorCode::UnknownLeaderEpoch);
     });
-    cluster.expect_warning("cut the end off a log");
+    cluster.expect_warning("cut the end off a");
     cluster.finish();
 }

@@ -19,7 +19,7 @@ fn run(seed: u64) -> (u64, Vec<(i64, String)>) {
     cluster.sim.run_for(Duration::from_secs(20));
     cluster.stop();
     let hash = cluster.sim.schedule_hash();
-    cluster.expect_warning("cut the end off a log");
+    cluster.expect_warning("cut the end off a");
     cluster.finish();
     (hash, read)
 }

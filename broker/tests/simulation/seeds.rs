@@ -8,7 +8,9 @@ use std::time::Duration;
 /// Runs `scenario` with `count` seeds, or with those that the environment asks for; tells how to have a failure again.
 pub(crate) fn each(test: &str, count: u64, scenario: impl Fn(u64)) {
     let number = |name: &str| {
-        env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text}: no number")))
+        env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text}: no number")))
     };
     let seeds = match number("HEIZER_SIM_SEED") {
         Some(seed) => seed..seed + 1,

@@ -70,11 +70,14 @@ async fn run_core(directory: PathBuf) -> io::Result<Option<Report>> {
     }
     let report = match select(pin!(measure(&directory)), pin!(host::shutdown())).await {
         Either::Left((report, _)) => report.map(Some),
-        Either::Right(_) => Ok(None),
+        Either::Right(_) => Err(io::Error::other("interrupted")),
     };
+    // Also after an interruption: a core ends once nothing is in flight.
+    let stopped = on_every_core(stop_load).await;
     host::request_shutdown();
     fs::remove_dir_all(&directory).await?;
-    report
+    let report = report?;
+    stopped.map(|_| report)
 }
 
 struct Report {
@@ -110,7 +113,6 @@ async fn measure(directory: &Path) -> io::Result<Report> {
     let before = Work::of_every_core().await?;
     let loaded = measure_latencies(&file, echo[1]).await?;
     let full_load = Work::since(&before).await?;
-    on_every_core(stop_load).await?;
     Ok(Report { idle, loaded, echo_alone, full_load })
 }
 
@@ -319,7 +321,7 @@ async fn start_slices_and_writes(directory: PathBuf) -> io::Result<()> {
 }
 
 async fn stop_load() -> io::Result<()> {
-    let room = cores::room::<Room>();
+    let Some(room) = cores::try_room::<Room>() else { return Ok(()) };
     room.loading.set(false);
     for task in room.tasks.take() {
         task.await.map_err(io::Error::other)??;

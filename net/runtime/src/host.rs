@@ -156,7 +156,7 @@ where
     let _current = core::enter(core.clone());
     let spin = config.spin;
     Ok(executor.run(async move {
-        glommio::spawn_local(ring::flush_forever(core.clone(), spin)).detach();
+        glommio::spawn_local(ring::flush_until_closed(core.clone(), spin)).detach();
         let output = main().await;
         // Others may still call this core: it serves them until every main has returned.
         shared.running.fetch_sub(1, Ordering::SeqCst);

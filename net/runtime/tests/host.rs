@@ -1,5 +1,7 @@
 //! The real backend against the machine it runs on: each trap of the executor and of io_uring has its scenario.
 
+#![allow(clippy::disallowed_methods, reason = "a test that must not hang keeps its own time")]
+
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -309,6 +311,31 @@ fn shutdown_reaches_every_core_and_waits_for_what_is_under_way() {
     })
     .expect("the runtime starts");
     assert!(seen.load(Ordering::Relaxed));
+}
+
+/// The scheduler sees that its main has ended only when no task is runnable.
+#[test]
+fn a_core_ends_although_its_tasks_never_rest() {
+    let ended = Arc::new(AtomicBool::new(false));
+    let seen = ended.clone();
+    let running = std::thread::spawn(move || {
+        host::run(&two_cores(), || async {
+            task::spawn(async {
+                loop {
+                    task::yield_now().await;
+                }
+            });
+            sleep(Duration::from_millis(5)).await;
+        })
+        .expect("the runtime starts");
+        seen.store(true, Ordering::Release);
+    });
+    let hangs = std::time::Instant::now() + HANG;
+    while !ended.load(Ordering::Acquire) {
+        assert!(std::time::Instant::now() < hangs, "the cores must end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    running.join().expect("no panic");
 }
 
 #[test]

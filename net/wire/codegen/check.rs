@@ -1,14 +1,14 @@
 //! Refuses schemas that would generate wrong code, with a message that says where.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::parse::struct_name;
 use super::schema::{File, Message, Versions};
 
 /// Panics (which fails the build) on the first inconsistency.
 pub(crate) fn check(files: &[File]) {
-    let mut owners: HashMap<&str, &str> = HashMap::new();
-    let mut keys: HashSet<i16> = HashSet::new();
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut keys: BTreeSet<i16> = BTreeSet::new();
     for file in files {
         if let Some(api) = &file.api {
             assert!(keys.insert(api.key), "{}: api key {} is taken", file.module, api.key);
@@ -33,7 +33,7 @@ pub(crate) fn check(files: &[File]) {
 fn check_message(module: &str, message: &Message) {
     assert!(message.versions.max < i16::MAX, "{module}: {} needs a last version", message.name);
     for structure in &message.structs {
-        let mut tags = HashSet::new();
+        let mut tags = BTreeSet::new();
         for field in &structure.fields {
             let at = format!("{module}: {}.{}", structure.name, field.name);
             let alive: Versions = field.versions.intersection(message.versions);

@@ -7,8 +7,8 @@ use heizer_runtime::{fs, random};
 
 use crate::error::{IoContext, StorageError};
 use crate::log::{Log, State};
-use crate::paths::{self, LOG_START};
-use crate::segment::Segment;
+use crate::paths::{self, LOG_START, METADATA};
+use crate::segment::{Segment, read_if_there};
 
 /// What the name of a directory on its way out ends with.
 const DELETE_SUFFIX: &str = "-delete";
@@ -118,11 +118,7 @@ impl Log {
     pub async fn delete(&self) -> Result<(), StorageError> {
         let exclusive = self.take_exclusive().await;
         self.mark_closed();
-        let gone = deleted_name(&self.dir, random::bytes());
-        fs::rename(&self.dir, &gone).await.at(&self.dir, "rename")?;
-        let parent = gone.parent().unwrap_or(Path::new("."));
-        fs::sync_dir(parent).await.at(parent, "sync")?;
-        fs::remove_dir_all(&gone).await.at(&gone, "remove")?;
+        remove_directory(&self.dir).await?;
         drop(exclusive);
         Ok(())
     }
@@ -175,6 +171,38 @@ impl State {
 fn deleted_name(dir: &Path, id: [u8; 16]) -> PathBuf {
     let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     dir.with_file_name(format!("{name}.{:032x}{DELETE_SUFFIX}", u128::from_be_bytes(id)))
+}
+
+/// Renames before it removes, so that a crash on the way leaves no half a log that could be taken for one.
+async fn remove_directory(dir: &Path) -> Result<(), StorageError> {
+    let gone = deleted_name(dir, random::bytes());
+    fs::rename(dir, &gone).await.at(dir, "rename")?;
+    let parent = gone.parent().unwrap_or(Path::new("."));
+    fs::sync_dir(parent).await.at(parent, "sync")?;
+    fs::remove_dir_all(&gone).await.at(&gone, "remove")
+}
+
+/// Removes the closed logs in a data directory that `is_gone` names, by topic id and partition: those of deletions
+/// that a crash has cut short before they came to the files. Returns how many there were.
+pub async fn remove_logs(
+    data_dir: &Path,
+    is_gone: impl Fn([u8; 16], i32) -> bool,
+) -> Result<usize, StorageError> {
+    let mut removed = 0;
+    for entry in fs::read_dir(data_dir).await.at(data_dir, "list")? {
+        let Some((_, Ok(partition))) = entry.name.rsplit_once('-').map(|(topic, n)| (topic, n.parse::<i32>()))
+        else {
+            continue;
+        };
+        let dir = data_dir.join(&entry.name);
+        let metadata = read_if_there(&dir.join(METADATA)).await?;
+        let topic_id = metadata.and_then(|text| paths::decode_metadata(&text));
+        if topic_id.is_some_and(|id| is_gone(id, partition)) {
+            remove_directory(&dir).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 /// Removes what deletions cut short by a crash have left in a data directory. Returns how many there were.

@@ -32,7 +32,7 @@ use crate::segment::Segment;
 
 pub use append::{AppendInfo, AppendOrigin};
 pub use lookup::TimestampOffset;
-pub use maintain::remove_deleted;
+pub use maintain::{remove_deleted, remove_logs};
 pub use open::{Cut, OpenMode, RecoveryReport};
 pub use read::ReadResult;
 

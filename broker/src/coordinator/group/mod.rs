@@ -416,10 +416,10 @@ fn leave_of_missing_group(code: ErrorCode, leaving: Vec<MemberIdentity>) -> Leav
 
 /// Below version 3 a response has room for one error only.
 fn fold_single_leave((_, answer): &mut (AnswerId, Answer)) {
-    if let Answer::Leave(response) = answer {
-        if let Some(member) = response.members.pop() {
-            response.error_code = member.error_code;
-        }
+    if let Answer::Leave(response) = answer
+        && let Some(member) = response.members.pop()
+    {
+        response.error_code = member.error_code;
     }
 }
 

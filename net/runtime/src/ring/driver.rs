@@ -1,6 +1,6 @@
 //! One core's ring and the handle to it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -84,6 +84,8 @@ pub(super) struct Inner {
     timespecs: RefCell<Vec<Box<types::Timespec>>>,
     /// Completions on their way from the ring to their tasks.
     reaped: RefCell<Vec<(u64, i32)>>,
+    /// The core has ended: the ring is not entered any more.
+    pub(super) closed: Cell<bool>,
 }
 
 impl Driver {
@@ -116,6 +118,7 @@ impl Driver {
             armed: RefCell::default(),
             timespecs: RefCell::default(),
             reaped: RefCell::default(),
+            closed: Cell::new(false),
         };
         Ok(Driver { inner: Rc::new(inner) })
     }
@@ -158,17 +161,21 @@ impl Driver {
         }
     }
 
-    /// Asks the kernel to end everything under way and waits for it, so that no operation outlives its buffers.
+    /// Asks the kernel to end everything under way and waits for it, so that no operation outlives its buffers; then
+    /// stops the flusher. The scheduler looks for the end of its main only when nothing is runnable, and without
+    /// completions nothing stays runnable for long.
     pub(crate) async fn drain(&self) {
         const ROUNDS_MAX: u32 = 1_000;
         for _ in 0..ROUNDS_MAX {
             if self.inner.operations.borrow().in_flight() == 0 {
+                self.inner.closed.set(true);
                 return;
             }
             let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any().all()).build();
             self.inner.push(cancel.user_data(CANCEL));
             self.inner.turn(true);
         }
+        self.inner.closed.set(true);
         tracing::warn!(
             operations = self.inner.operations.borrow().in_flight(),
             "operations left at shutdown"

@@ -14,13 +14,13 @@ use super::driver::Driver;
 use crate::core::{Backend, Core};
 use crate::time::Instant;
 
-/// Never returns. Passes without work end in sleep after `spin`.
-pub(crate) async fn flush_forever(core: Rc<Core>, spin: Duration) {
+/// Returns when the core has ended. Passes without work end in sleep after `spin`.
+pub(crate) async fn flush_until_closed(core: Rc<Core>, spin: Duration) {
     let Backend::Ring(driver) = &core.backend else { unreachable!("the flusher drives a ring") };
     let mut bell = Bell::new(driver);
     let mut idle_since: Option<Instant> = None;
     driver.inner.end_sleep();
-    loop {
+    while !driver.inner.closed.get() {
         let mut busy = driver.inner.run_messages();
         busy |= driver.inner.run_timers(&core);
         busy |= driver.inner.turn(false);

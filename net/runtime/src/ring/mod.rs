@@ -13,6 +13,6 @@ mod socket;
 
 pub(crate) use driver::{Clock, Driver};
 pub(crate) use file::File;
-pub(crate) use flusher::flush_forever;
+pub(crate) use flusher::flush_until_closed;
 pub(crate) use mailbox::{Doorbell, Mailbox};
 pub(crate) use socket::{Listener, Stream};

@@ -12,6 +12,7 @@ use super::*;
 enum Step {
     Join { who: u8, is_static: bool, version: i16, protocol: u8 },
     Sync { who: u8 },
+    Round,
     Heartbeat { who: u8 },
     Leave { who: u8 },
     Commit { who: u8, partition: i32, offset: i64 },
@@ -28,7 +29,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (any::<u8>(), any::<bool>(), 0i16..=9, any::<u8>())
             .prop_map(|(who, is_static, version, protocol)| Step::Join { who, is_static, version, protocol }),
-        8 => any::<u8>().prop_map(|who| Step::Sync { who }),
+        4 => any::<u8>().prop_map(|who| Step::Sync { who }),
+        12 => Just(Step::Round),
         3 => any::<u8>().prop_map(|who| Step::Heartbeat { who }),
         2 => any::<u8>().prop_map(|who| Step::Leave { who }),
         3 => (any::<u8>(), 0..3, 0i64..100)
@@ -36,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3, 0i64..100).prop_map(|(partition, offset)| Step::SimpleCommit { partition, offset }),
         1 => Just(Step::Delete),
         1 => Just(Step::DeleteTopic),
-        6 => prop_oneof![0u64..4_000, 4_000u64..70_000, Just(8 * 24 * 60 * 60 * 1_000)]
+        6 => prop_oneof![20 => 0u64..4_000, 4 => 4_000u64..70_000, 1 => Just(8 * 24 * 60 * 60 * 1_000)]
             .prop_map(|ms| Step::Pass { ms }),
         6 => (1usize..4).prop_map(|count| Step::Settle { count }),
         1 => Just(Step::Fail),
@@ -82,6 +84,7 @@ impl Shell {
                 };
                 self.sync(request);
             }
+            Step::Round => self.round(),
             Step::Heartbeat { who } => {
                 let (id, _, generation) = self.some_member(who);
                 self.heartbeat_code(&id, generation);
@@ -125,6 +128,36 @@ impl Shell {
                 self.take_in(result);
                 self.assert_all_answered();
                 self.restart();
+            }
+        }
+    }
+
+    /// Every member that does not wait does what its client would do next.
+    fn round(&mut self) {
+        let Some(entry) = self.shard.groups.get(GROUP) else { return };
+        let (state, generation) = (entry.live.state().name(), entry.live.generation);
+        let pending = entry.live.pending_joins.iter().map(|id| (id.clone(), None, Vec::new()));
+        let members = entry
+            .live
+            .members()
+            .filter(|member| member.parked_join.is_none() && member.parked_sync.is_none());
+        let members =
+            members.map(|member| (member.id.clone(), member.instance_id.clone(), member.protocols.clone()));
+        let all = entry.live.member_ids();
+        let idle: Vec<_> = pending.chain(members).collect();
+        for (id, group_instance_id, protocols) in idle {
+            if protocols.is_empty() {
+                self.join(join_as(&id), 9);
+            } else if state == "PreparingRebalance" {
+                self.join(JoinGroupRequest { group_instance_id, protocols, ..join_as(&id) }, 9);
+            } else if state == "CompletingRebalance" {
+                self.sync(SyncGroupRequest {
+                    group_instance_id,
+                    protocol_name: None,
+                    ..sync_as(&id, generation, &all)
+                });
+            } else {
+                self.heartbeat_code(&id, generation);
             }
         }
     }

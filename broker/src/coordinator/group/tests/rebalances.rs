@@ -149,7 +149,7 @@ fn who_joins_and_never_syncs_is_out() {
     shell.pass(6_000);
     let generation = shell.joined(entered[0].1).generation_id;
     let leader = entered[0].0.clone();
-    let synced = shell.sync(sync_as(&leader, generation, &[leader.clone()]));
+    let synced = shell.sync(sync_as(&leader, generation, std::slice::from_ref(&leader)));
     assert_eq!(shell.synced(synced).assignment, assignment_of(&leader));
     for _ in 0..12 {
         // The other is alive, and does not sync.
