@@ -244,8 +244,17 @@ async fn open_streams(setup: &Arc<Setup>) -> Result<(), ServeError> {
     if moved {
         streams.store(data_dir).await?;
     }
-    if let Some(old) = stored.filter(|_| moved) {
-        fs::remove_dir_all(&old.root(data_dir)).await.map_err(at(data_dir))?;
+    remove_other_generations(data_dir, &streams).await.map_err(at(data_dir))
+}
+
+/// What the manifest has left behind, now or before a crash.
+async fn remove_other_generations(data_dir: &Path, streams: &Streams) -> io::Result<()> {
+    let raft = data_dir.join("raft");
+    for entry in fs::read_dir(&raft).await? {
+        let generation = entry.name.parse::<u32>();
+        if entry.is_dir && generation.is_ok_and(|generation| generation != streams.generation) {
+            fs::remove_dir_all(&raft.join(&entry.name)).await?;
+        }
     }
     Ok(())
 }

@@ -115,6 +115,8 @@ fn a_move_may_be_cut_short() {
         cluster.run(check(0));
         cluster.run(add(1));
         cluster.run(check(1));
+        let left = (0..5).filter(|generation| cluster.exists(&format!("raft/{generation}"))).count();
+        assert_eq!(left, 1, "one generation is left");
         cluster.expect_warning("cut the end off a");
         cluster.finish();
     });

@@ -1,56 +1,20 @@
-//! Memory that the disk can read and write directly: 4 KiB-aligned, zeroed, never moved.
+//! Memory that the disk can read and write directly: 4 KiB-aligned, never moved.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::memory::Memory;
+
 /// Direct files want addresses, lengths and offsets in multiples of this.
 pub const BLOCK_BYTES: usize = 4096;
 
-/// One allocation of whole blocks, zeroed at birth. Hands out its address only; who may touch which bytes is
-/// the business of its two owners below.
-struct Memory {
-    start: NonNull<u8>,
-    capacity: usize,
-}
-
-// SAFETY: a `Memory` is an address and a length; nothing in it belongs to the thread that allocated it, and the
-// global allocator frees from any thread.
-unsafe impl Send for Memory {}
-// SAFETY: through a shared `Memory` one can only learn the address. Every access goes through an unsafe block
-// of `AlignedBuf` or `Chunk`, which argue for themselves.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    fn zeroed(bytes: usize) -> Self {
-        let layout = Self::layout(bytes.max(1).next_multiple_of(BLOCK_BYTES));
-        // SAFETY: the layout's size is at least one block, so not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, capacity: layout.size() }
-    }
-
-    fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity, BLOCK_BYTES).expect("a buffer's size is far below isize::MAX")
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this very layout and is freed once, here.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
-    }
-}
-
 /// An owned buffer for reading from and writing to files.
 ///
-/// `len` is what its user asked for, `capacity` that rounded up to whole blocks (at least one). All of the
-/// capacity is zeroed at birth.
+/// `len` is what its user asked for; `capacity` is at least that rounded up to whole blocks.
 pub struct AlignedBuf {
     memory: Memory,
     len: usize,
@@ -60,6 +24,11 @@ impl AlignedBuf {
     /// A buffer of `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
         Self { memory: Memory::zeroed(len), len }
+    }
+
+    /// A buffer of `len` bytes to be read into: zeros, or what an earlier buffer has held.
+    pub fn for_reading(len: usize) -> Self {
+        Self { memory: Memory::any(len), len }
     }
 
     /// Bytes in use.
@@ -74,7 +43,7 @@ impl AlignedBuf {
 
     /// Bytes allocated: a multiple of [`BLOCK_BYTES`].
     pub fn capacity(&self) -> usize {
-        self.memory.capacity
+        self.memory.capacity()
     }
 
     /// Shortens to `len` bytes; does nothing when it is not longer than that.
@@ -92,16 +61,16 @@ impl Deref for AlignedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len <= capacity` bytes from `start` are allocated and initialised (zeroed at birth), owned
+        // SAFETY: `len <= capacity` bytes from `start` are allocated and initialised, owned
         // by `self`, and borrowed with it.
-        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.memory.start(), self.len) }
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` makes the borrow exclusive, since `memory` is never shared.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start(), self.len) }
     }
 }
 
@@ -133,7 +102,7 @@ pub struct Chunk {
 impl Chunk {
     /// An empty chunk; `capacity` is rounded up to whole blocks (at least one).
     pub fn new(capacity: usize) -> Self {
-        Self { memory: Arc::new(Memory::zeroed(capacity)), len: 0, view: RefCell::default() }
+        Self { memory: Arc::new(Memory::any(capacity)), len: 0, view: RefCell::default() }
     }
 
     /// Bytes written.
@@ -148,7 +117,7 @@ impl Chunk {
 
     /// Bytes there is room for in all.
     pub fn capacity(&self) -> usize {
-        self.memory.capacity
+        self.memory.capacity()
     }
 
     /// Bytes there is still room for.
@@ -163,7 +132,7 @@ impl Chunk {
         // views readers hold end at or below `len`, and `&mut self` excludes another append, since a `Chunk`
         // cannot be cloned. `bytes` is a live shared borrow, so it overlaps no byte that is yet unwritten.
         unsafe {
-            let target = self.memory.start.as_ptr().add(self.len);
+            let target = self.memory.start().add(self.len);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, count);
         }
         self.len += count;
@@ -208,7 +177,7 @@ impl AsRef<[u8]> for Written {
         // SAFETY: the first `len` bytes are allocated as long as `memory` lives, initialised, and never written
         // again (see `Chunk`). Another core comes by them only through a hand-over of the `Bytes`, which orders
         // the writes before its reads.
-        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.memory.start(), self.len) }
     }
 }
 

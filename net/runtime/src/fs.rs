@@ -187,7 +187,7 @@ path_operation! {
 pub async fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path, OpenOptions { read: true, ..OpenOptions::default() }).await?;
     let len = usize::try_from(file.len().await?).map_err(io::Error::other)?;
-    let (read, mut buf) = file.read_at(AlignedBuf::zeroed(len), 0).await;
+    let (read, mut buf) = file.read_at(AlignedBuf::for_reading(len), 0).await;
     buf.truncate(read?);
     Ok(buf.to_vec())
 }

@@ -31,6 +31,7 @@ pub mod cores;
 pub mod fs;
 pub mod helper;
 pub mod host;
+mod memory;
 pub mod net;
 pub mod preflight;
 pub mod random;

@@ -465,7 +465,7 @@ pub(crate) async fn read_range(
     range: Range<u64>,
 ) -> Result<bytes::Bytes, StorageError> {
     let (from, to) = (block_floor(range.start), block_ceil(range.end));
-    let (read, buf) = file.read_at(AlignedBuf::zeroed(to_usize(to - from)), from).await;
+    let (read, buf) = file.read_at(AlignedBuf::for_reading(to_usize(to - from)), from).await;
     let read = read.at(path, "read")?;
     let inside = to_usize(range.start - from)..to_usize(range.end - from);
     if read < inside.end {
