@@ -1,7 +1,7 @@
 //! The task that turns the ring, once a scheduler pass, and lets the core sleep.
 
 use std::future::{Future, poll_fn};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -60,20 +60,22 @@ async fn next_pass() {
 
 /// The ring's eventfd as glommio sees it. Its only purpose is to end the sleep of a parked executor.
 struct Bell {
-    eventfd: RawFd,
+    eventfd: Rc<BufferedFile>,
     read: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Bell {
     fn new(driver: &Driver) -> Bell {
-        Bell { eventfd: driver.inner.eventfd.as_raw_fd(), read: None }
+        // SAFETY: the descriptor is duplicated, so that glommio's closing of its file leaves ours open.
+        let file = unsafe { BufferedFile::from_raw_fd(libc::dup(driver.inner.eventfd.as_raw_fd())) };
+        Bell { eventfd: Rc::new(file), read: None }
     }
 
     /// Waits for a completion or for a task of this core that has work for the ring. A read that is still pending
     /// stays for the next sleep: a signal between two sleeps then ends the next one early, which is harmless.
     async fn wait(&mut self, driver: &Driver) {
-        let eventfd = self.eventfd;
-        let read = self.read.get_or_insert_with(|| Box::pin(read_eventfd(eventfd)));
+        let eventfd = &self.eventfd;
+        let read = self.read.get_or_insert_with(|| Box::pin(read_eventfd(eventfd.clone())));
         let rung = match select(read, pin!(driver.inner.kicked())).await {
             Either::Left(((), _)) => true,
             Either::Right(((), _)) => false,
@@ -84,10 +86,8 @@ impl Bell {
     }
 }
 
-async fn read_eventfd(eventfd: RawFd) {
-    // SAFETY: the descriptor is duplicated, so that glommio's closing of its file leaves ours open.
-    let file = unsafe { BufferedFile::from_raw_fd(libc::dup(eventfd)) };
-    if let Err(error) = file.read_at(0, 8).await {
+async fn read_eventfd(eventfd: Rc<BufferedFile>) {
+    if let Err(error) = eventfd.read_at(0, 8).await {
         tracing::error!(%error, "the wake-up descriptor cannot be read");
     }
 }
