@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `heizer.pid` | the process that holds the directory; locked as long as it runs |
 //! | `format` | the version of everything in here |
+//! | `meta.properties` | which broker it belongs to, as Kafka writes it |
 //! | `.kafka_cleanshutdown` | every log was closed in good order; gone while the broker runs |
 //! | `raft/layout` | generation and layout of the raft streams in `raft/GENERATION/core-N` |
 //! | `TOPIC-PARTITION/` | a partition's log, in Kafka's own format |
@@ -21,6 +22,7 @@ const FORMAT: u32 = 1;
 
 const PID: &str = "heizer.pid";
 const FORMAT_FILE: &str = "format";
+const META: &str = "meta.properties";
 const CLEAN: &str = ".kafka_cleanshutdown";
 
 /// Why a data directory cannot be used.
@@ -31,6 +33,8 @@ pub enum DataDirError {
     Locked { path: PathBuf, pid: String },
     #[error("data directory {} was written in format {found}, and this version reads up to {FORMAT}; use a newer heizer", path.display())]
     Newer { path: PathBuf, found: u32 },
+    #[error("data directory {} belongs to broker {found}, not to {asked}; use --node-id {found} or another --data-dir", path.display())]
+    OtherNode { path: PathBuf, found: String, asked: i32 },
     #[error("{}: `{text}` is not a format version; restore the file or choose another directory with --data-dir", path.display())]
     NotAFormat { path: PathBuf, text: String },
     #[error("{}: the layout of the raft streams cannot be read ({reason}); restore the file from a backup", path.display())]
@@ -48,7 +52,7 @@ pub struct DataDir {
 
 impl DataDir {
     /// Takes the directory for this process; it is created where it is missing. Blocks: called before the cores start.
-    pub fn claim(path: &Path) -> Result<DataDir, DataDirError> {
+    pub fn claim(path: &Path, node_id: i32) -> Result<DataDir, DataDirError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |source| DataDirError::Io { path, source }
@@ -67,6 +71,7 @@ impl DataDir {
             Err(TryLockError::Error(source)) => return Err(DataDirError::Io { path: pid_path, source }),
         }
         check_format(path)?;
+        check_owner(path, node_id)?;
         pid.set_len(0).and_then(|()| writeln!(pid, "{}", std::process::id())).map_err(at(&pid_path))?;
         Ok(DataDir { path: path.to_owned(), pid })
     }
@@ -112,6 +117,24 @@ fn check_format(directory: &Path) -> Result<(), DataDirError> {
         Ok(_) => Ok(()),
         Err(_) => Err(DataDirError::NotAFormat { path, text: text.trim().to_owned() }),
     }
+}
+
+/// Marks the directory as the broker's, or finds that it is another's.
+fn check_owner(directory: &Path, node_id: i32) -> Result<(), DataDirError> {
+    let path = directory.join(META);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = format!("version=1\nnode.id={node_id}\n");
+            return fs::write(&path, text).map_err(|source| DataDirError::Io { path, source });
+        }
+        Err(source) => return Err(DataDirError::Io { path, source }),
+    };
+    let found = text.lines().find_map(|line| line.strip_prefix("node.id=")).unwrap_or_default().trim();
+    if found == node_id.to_string() {
+        return Ok(());
+    }
+    Err(DataDirError::OtherNode { path: directory.to_owned(), found: found.to_owned(), asked: node_id })
 }
 
 /// Whether the last process that held the directory closed every log. The marker goes, for now there is one that may
@@ -186,11 +209,11 @@ mod tests {
     #[test]
     fn a_directory_has_one_holder_and_a_new_one_after_it() {
         let directory = tempfile::tempdir().expect("a directory");
-        let held = DataDir::claim(directory.path()).expect("free");
-        let error = DataDir::claim(directory.path()).expect_err("held");
+        let held = DataDir::claim(directory.path(), 1).expect("free");
+        let error = DataDir::claim(directory.path(), 1).expect_err("held");
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
         drop(held);
-        DataDir::claim(directory.path()).expect("free again");
+        DataDir::claim(directory.path(), 1).expect("free again");
     }
 
     #[test]
@@ -198,9 +221,18 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         for (text, refused) in [("1\n", false), ("999\n", true), ("bananas", true)] {
             fs::write(directory.path().join(FORMAT_FILE), text).expect("written");
-            assert_eq!(DataDir::claim(directory.path()).is_err(), refused, "{text}");
+            assert_eq!(DataDir::claim(directory.path(), 1).is_err(), refused, "{text}");
             assert_eq!(fs::read_to_string(directory.path().join(FORMAT_FILE)).expect("there"), text);
         }
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_broker() {
+        let directory = tempfile::tempdir().expect("a directory");
+        drop(DataDir::claim(directory.path(), 1).expect("a new directory"));
+        let error = DataDir::claim(directory.path(), 2).expect_err("another broker's");
+        assert!(error.to_string().contains("--node-id 1"), "{error}");
+        DataDir::claim(directory.path(), 1).expect("its own");
     }
 
     #[test]

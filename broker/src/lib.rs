@@ -10,7 +10,8 @@
 //! | [`metadata`] | the state machines behind raft, and the image that requests are answered from |
 //! | [`config`] | the registry of settings |
 //! | [`data_dir`] | what lies beside the logs |
-//! | [`http`], [`metrics`] | the admin listener and what it shows |
+//! | [`front`] | the listeners |
+//! | [`http`], [`metrics`] | the admin listener's protocol and what it shows |
 //! | [`admin`], [`logging`] | the command line, and what it logs |
 
 pub mod admin;
@@ -20,6 +21,7 @@ pub mod coordinator;
 pub mod data_dir;
 pub mod error;
 pub mod fetch_session;
+pub mod front;
 pub mod http;
 pub mod logging;
 pub mod metadata;

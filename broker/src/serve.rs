@@ -8,31 +8,22 @@ use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::channel::oneshot;
-use futures::future::{LocalBoxFuture, select};
 use heizer_raft::{GroupImage, read_groups};
 use heizer_runtime::cores::{self, CoreGone, CoreId};
 use heizer_runtime::net::Listener;
 use heizer_runtime::time::Instant;
 use heizer_runtime::{fs, host, preflight, task, time};
-use heizer_server::{BindError, Census, Limits, ListenerConfig, MemoryBudget, Server};
+use heizer_server::BindError;
 use heizer_storage::OpenMode;
 
-use crate::api::Api;
+use crate::api;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::data_dir::{DataDir, DataDirError, Streams, put_clean_marker, take_clean_marker};
-use crate::http::{self, AdminState, Readiness};
+use crate::front;
 use crate::metadata::{ClusterCommand, Layout};
-use crate::metrics::{self, ProcessFigures};
 use crate::shard::{ControlError, Node, Shard, StartError, here};
-
-/// How long requests in flight may take to be answered when the broker stops.
-const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
 /// Why the broker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +41,6 @@ pub enum ServeError {
     TooFewCores { cores: usize, available: usize },
     #[error("the cluster was made with {found} raft groups; set heizer.raft.groups = {found}")]
     GroupCount { found: u16 },
-    #[error(
-        "this directory belongs to broker {found}, not to {asked}; use --node-id {found} or another --data-dir"
-    )]
-    NodeId { found: i32, asked: i32 },
     #[error("address {addr} is in use or cannot be bound ({source}); choose another one with {flag}")]
     Bind { addr: SocketAddr, source: io::Error, flag: &'static str },
     #[error(transparent)]
@@ -88,7 +75,7 @@ pub struct Setup {
 /// Runs the broker until it is asked to stop. Blocks.
 pub fn run(config: BrokerConfig) -> Result<(), ServeError> {
     let report = preflight::check(&[&config.data_dir])?;
-    let _held = DataDir::claim(&config.data_dir)?;
+    let _held = DataDir::claim(&config.data_dir, config.node_id)?;
     for path in &report.buffered {
         tracing::warn!(path = %path.display(), "no direct I/O here: files go through the page cache");
     }
@@ -132,7 +119,7 @@ fn setup(config: BrokerConfig, core_count: usize) -> Result<Setup, ServeError> {
 
 /// What each core runs; the first one leads.
 pub async fn core_main(setup: Arc<Setup>) -> Result<(), ServeError> {
-    let shard = Shard::install(setup.node.clone());
+    let shard = Shard::install(setup.node.clone(), api::error_code);
     if cores::current() != CoreId(0) {
         shard.ended().await;
         return Ok(());
@@ -163,14 +150,14 @@ async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
     let clean = take_clean_marker(&setup.node.data_dir).await.map_err(at(&setup.node.data_dir))?;
     let mode = if clean { OpenMode::Clean } else { OpenMode::Unclean };
     open_shards(setup, mode).await?;
-    let servers = listen(setup).await?;
+    let servers = front::listen(setup).await?;
     register(setup, servers).await?;
     let admin = match setup.admin {
-        Some(addr) => Some(serve_admin(addr, started)?),
+        Some(addr) => Some(front::serve_admin(addr, started)?),
         None => None,
     };
     cores::call_all(|| async { here().start_background() }).await?;
-    cores::call_all(|| async { start_serving() }).await?;
+    cores::call_all(|| async { front::serve() }).await?;
     announce(setup, servers, started);
     host::shutdown().await;
     stop(setup).await?;
@@ -310,37 +297,6 @@ where
     Ok(())
 }
 
-/// Binds the listener on every core; the address that all of them share.
-async fn listen(setup: &Arc<Setup>) -> Result<SocketAddr, ServeError> {
-    let config = &setup.node.config;
-    let connections_max = config.max_connections as usize;
-    let census = Census::new(connections_max, config.max_connections_per_ip as usize);
-    let bound = bind(setup, setup.listen, census.clone())?;
-    for core in cores::all().filter(|core| *core != cores::current()) {
-        let (setup, census) = (setup.clone(), census.clone());
-        cores::call(core, move || async move { bind(&setup, bound, census) }).await??;
-    }
-    Ok(bound)
-}
-
-fn bind(setup: &Setup, addr: SocketAddr, census: Arc<Census>) -> Result<SocketAddr, BindError> {
-    let config = &setup.node.config;
-    let frame_bytes_max = config.socket_request_max_bytes as usize;
-    // Requests may take half of the core's memory, or whatever the largest frame needs.
-    let memory = usize::try_from(config.memory_per_core_bytes).unwrap_or(usize::MAX);
-    let budget = MemoryBudget::new((memory / 2).max(frame_bytes_max.saturating_mul(2)), frame_bytes_max);
-    let limits = Limits {
-        request_bytes_max: frame_bytes_max,
-        idle_max: config.connections_max_idle.unwrap_or(Duration::MAX),
-        ..Limits::default()
-    };
-    let listener = ListenerConfig { name: setup.endpoint.name.as_str().into(), addr };
-    let server = Server::bind(listener, limits, census, budget, Api::new(here()))?;
-    let bound = server.local_addr();
-    here().set_server(Some(server));
-    Ok(bound)
-}
-
 /// Tells the cluster who this broker is and where it is found.
 async fn register(setup: &Setup, bound: SocketAddr) -> Result<(), ServeError> {
     let shard = here();
@@ -374,46 +330,6 @@ fn base64_uuid(bytes: &[u8; 16]) -> String {
     (0..CHARACTERS).map(character).collect()
 }
 
-fn start_serving() {
-    if let Some(server) = here().server() {
-        task::spawn(async move { server.serve().await });
-    }
-}
-
-/// Serves until the sender is dropped, so that probes are answered while the broker stops.
-fn serve_admin(
-    addr: SocketAddr,
-    started: Instant,
-) -> Result<(task::JoinHandle<()>, oneshot::Sender<()>), ServeError> {
-    let bound = Listener::bind(addr);
-    let listener = bound.map_err(|source| ServeError::Bind { addr, source, flag: "--admin-listen" })?;
-    tracing::info!(addr = %listener.local_addr(), "admin listener");
-    let (end, ended) = oneshot::channel::<()>();
-    let serving = task::spawn(async move {
-        let serving = pin!(http::serve(listener, Rc::new(Admin { started })));
-        select(serving, ended).await;
-    });
-    Ok((serving, end))
-}
-
-/// What the admin listener shows of this broker.
-struct Admin {
-    started: Instant,
-}
-
-impl AdminState for Admin {
-    fn readiness(&self) -> Readiness {
-        if here().is_ready() { Readiness::Ready } else { Readiness::NotReady("starting or stopping".into()) }
-    }
-
-    fn metrics(&self) -> LocalBoxFuture<'_, String> {
-        Box::pin(async {
-            let snapshots = cores::call_all(|| async { here().metrics_snapshot() }).await.unwrap_or_default();
-            metrics::render(&snapshots, &ProcessFigures::read(), time::now() - self.started)
-        })
-    }
-}
-
 fn announce(setup: &Setup, bound: SocketAddr, started: Instant) {
     let took_ms = u64::try_from((time::now() - started).as_millis()).unwrap_or(u64::MAX);
     tracing::info!(addr = %bound, took_ms, "ready");
@@ -428,11 +344,7 @@ async fn stop(setup: &Setup) -> Result<(), ServeError> {
     tracing::info!("stopping");
     cores::call_all(|| async {
         here().stop_serving();
-        if let Some(server) = here().server() {
-            server.drain(DRAIN_GRACE).await;
-            // It points back at this room.
-            here().set_server(None);
-        }
+        front::drain().await;
     })
     .await?;
     let closed = cores::call_all(|| async { here().close().await }).await?;

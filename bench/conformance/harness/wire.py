@@ -207,9 +207,10 @@ def batch(
     magic: int = 2,
     crc_flip: int = 0,
     length_add: int = 0,
+    timestamp_ms: Optional[int] = None,
 ) -> bytes:
     """A record batch v2 with one unkeyed record per value; the named arguments make it wrong in one respect."""
-    now_ms = int(time.time() * 1000)
+    now_ms = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
     producer_id, epoch, sequence = producer
     covered = int16(attributes) + int32(len(values) - 1 if last_delta is None else last_delta)
     covered += int64(now_ms) + int64(now_ms) + int64(producer_id) + int16(epoch) + int32(sequence)

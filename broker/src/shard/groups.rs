@@ -46,9 +46,13 @@ pub enum GroupRequest {
     OffsetCommit(OffsetCommitRequest, i16),
 }
 
+/// Turns a partition's error into the code that a coordinator answers with.
+pub type CodeOf = fn(&PartitionError) -> ErrorCode;
+
 /// The coordinators of one core, by partition of `__consumer_offsets`.
 pub struct Groups {
     config: GroupConfig,
+    code_of: CodeOf,
     rooms: RefCell<BTreeMap<i32, Rc<Room>>>,
     clock: Clock,
     /// A deadline may have come nearer.
@@ -91,9 +95,10 @@ impl Clock {
 
 impl Groups {
     /// No coordinators yet.
-    pub fn new(config: GroupConfig) -> Groups {
+    pub fn new(config: GroupConfig, code_of: CodeOf) -> Groups {
         Groups {
             config,
+            code_of,
             rooms: RefCell::default(),
             clock: Clock::start(),
             deadlines_changed: Event::default(),
@@ -267,7 +272,7 @@ impl Groups {
 
     fn append(self: &Rc<Self>, room: &Rc<Room>, write: Write) -> Result<(), (WriteId, ErrorCode)> {
         let appended = room.partition.append_records(&batch_of(&write)).map_err(|error| {
-            let code = crate::api::error_code(&error);
+            let code = (self.code_of)(&error);
             tracing::warn!(partition = room.partition.index(), %error, "group records were not appended");
             (write.id, code)
         })?;
@@ -286,7 +291,7 @@ impl Groups {
                 room.confirming.set(false);
                 return;
             };
-            let outcome = room.partition.committed(end).await.map_err(|error| crate::api::error_code(&error));
+            let outcome = room.partition.committed(end).await.map_err(|error| (self.code_of)(&error));
             room.writes.borrow_mut().remove(0);
             self.act(room, |state, now| state.on_write_done(id, outcome, now));
         }

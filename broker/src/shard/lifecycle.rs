@@ -16,6 +16,7 @@ use heizer_runtime::{cores, task, time};
 use heizer_storage::{Log, OpenMode, StorageContext, StorageError, StorageLimits};
 use uuid::Uuid;
 
+use super::CodeOf;
 use super::control::ControlError;
 use super::waits::{Waits, wake};
 use super::{Groups, Node, OFFSETS_TOPIC, Shard, producer_ids};
@@ -61,7 +62,8 @@ pub struct StartReport {
 
 impl Shard {
     /// Makes this core's room, without anything in it.
-    pub fn install(node: Arc<Node>) -> Rc<Shard> {
+    /// `code_of` says with which error code a coordinator answers when its partition fails it.
+    pub fn install(node: Arc<Node>, code_of: CodeOf) -> Rc<Shard> {
         let config = &node.config;
         let group_config = GroupConfig {
             session_timeout_ms_min: config.group_min_session_timeout_ms,
@@ -91,8 +93,7 @@ impl Shard {
             ready: false.into(),
             ended: false.into(),
             end: Default::default(),
-            server: Default::default(),
-            groups: Rc::new(Groups::new(group_config)),
+            groups: Rc::new(Groups::new(group_config, code_of)),
             sessions: FetchSessions::new((config.fetch_sessions_max as usize).div_ceil(cores)).into(),
             metrics: Rc::new(CoreMetrics::default()),
             node,
@@ -255,27 +256,11 @@ impl Shard {
     ) -> Result<StartReport, StorageError> {
         let directory = partition_directory(&self.node.data_dir, &record.name, index);
         let config = self.typed(&record.configs, &record.name).log_config();
-        let metadata = directory.join("partition.metadata");
-        let there = heizer_runtime::fs::exists(&metadata).await.map_err(|source| StorageError::Io {
-            path: metadata,
-            action: "look for",
-            source,
-        })?;
-        let mut report = StartReport { partitions: 1, ..StartReport::default() };
-        let log = if there {
-            let (log, found) = Log::open(&directory, config, mode, self.storage.clone()).await?;
-            report.scanned_bytes = found.scanned_bytes;
-            report.cut = usize::from(found.cut.is_some());
-            log
-        } else {
-            Log::create(&directory, *record.id.as_bytes(), config, self.storage.clone()).await?
-        };
-        if log.topic_id() != *record.id.as_bytes() {
-            let reason = format!("belongs to another topic than {} ({})", record.name, record.id);
-            return Err(StorageError::Corrupt { path: directory, reason });
-        }
+        let topic_id = *record.id.as_bytes();
+        let (log, found) = Log::open(&directory, topic_id, config, mode, self.storage.clone()).await?;
         self.take_partition(&record, index, log);
-        Ok(report)
+        let cut = usize::from(found.cut.is_some());
+        Ok(StartReport { partitions: 1, scanned_bytes: found.scanned_bytes, cut })
     }
 
     fn take_partition(&self, record: &TopicRecord, index: i32, log: Rc<Log>) {

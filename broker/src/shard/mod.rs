@@ -17,20 +17,18 @@ use heizer_raft::{GroupId, RaftHost};
 use heizer_runtime::collections::HashMap;
 use heizer_runtime::cores::{self, CoreId};
 use heizer_runtime::sync::Event;
-use heizer_server::Server;
 use heizer_storage::StorageContext;
 use uuid::Uuid;
 
-use crate::api::Api;
 use crate::config::{BrokerConfig, TopicConfig};
 use crate::error::PartitionError;
 use crate::fetch_session::FetchSessions;
 use crate::metadata::{ClusterState, Configs, ImageBuilder, Layout, MetadataImage, ShardState, TopicImage};
-use crate::metrics::{CoreMetrics, CoreSnapshot};
+use crate::metrics::CoreMetrics;
 use crate::partition::Partition;
 
 pub use control::{ControlError, TopicPlan};
-pub use groups::{GroupRequest, Groups};
+pub use groups::{CodeOf, GroupRequest, Groups};
 pub use lifecycle::{StartError, StartReport, partition_directory};
 pub use waits::{Wait, Watched};
 
@@ -83,8 +81,6 @@ pub struct Shard {
     /// The broker has stopped, and this core may.
     ended: Cell<bool>,
     end: Event,
-    /// This core's listener and its connections; it points back at this room until the broker stops.
-    server: RefCell<Option<Server<Api>>>,
     /// The group coordinators of this core.
     pub groups: Rc<Groups>,
     /// The fetch sessions of this core's connections.
@@ -173,23 +169,6 @@ impl Shard {
             tracing::warn!(topic = name, %error, "a topic's settings are not understood");
             TopicConfig::parse(&self.node.config, std::iter::empty()).expect("the defaults are valid")
         })
-    }
-
-    /// Gives this core its listener, or takes it away.
-    pub fn set_server(&self, server: Option<Server<Api>>) {
-        *self.server.borrow_mut() = server;
-    }
-
-    /// This core's listener.
-    pub fn server(&self) -> Option<Server<Api>> {
-        self.server.borrow().clone()
-    }
-
-    /// What this core has counted.
-    pub fn metrics_snapshot(&self) -> CoreSnapshot {
-        self.metrics.fetches_waiting.set(self.waits.len() as u64);
-        let counted = self.server().map(|server| server.metrics()).unwrap_or_default();
-        self.metrics.snapshot(&counted)
     }
 
     /// Resolves when the broker has stopped.

@@ -9,8 +9,7 @@ use bytes::Bytes;
 
 use crate::memory::Memory;
 
-/// Direct files want addresses, lengths and offsets in multiples of this.
-pub const BLOCK_BYTES: usize = 4096;
+pub use crate::memory::BLOCK_BYTES;
 
 /// An owned buffer for reading from and writing to files.
 ///

@@ -28,8 +28,8 @@ pub(crate) struct Core {
     pub(crate) core_count: usize,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) rng: RefCell<SmallRng>,
-    /// The typed singleton of the code that runs here: the core's room.
-    pub(crate) room: RefCell<Option<Rc<dyn Any>>>,
+    /// The typed singletons of the code that runs here: the core's rooms, one of each type.
+    pub(crate) rooms: RefCell<Vec<Rc<dyn Any>>>,
     /// Calls to other cores that wait for their answer.
     pub(crate) calls: RefCell<Slab<PendingCall>>,
     pub(crate) panics: Cell<u64>,
@@ -86,7 +86,7 @@ impl Core {
             core_count,
             timers: RefCell::default(),
             rng: RefCell::new(SmallRng::seed_from_u64(seed)),
-            room: RefCell::default(),
+            rooms: RefCell::default(),
             calls: RefCell::default(),
             panics: Cell::new(0),
             shutdown: Shutdown::default(),

@@ -186,9 +186,20 @@ pub(crate) fn run_message(message: Message) {
     }
 }
 
-/// Makes `room` this core's typed singleton: where messages from other cores find its state.
+/// Makes `room` this core's singleton of its type: where messages from other cores find its state. One that was set
+/// before gives way.
 pub fn set_room<T: 'static>(room: Rc<T>) {
-    *core::current().room.borrow_mut() = Some(room);
+    let core = core::current();
+    let mut rooms = core.rooms.borrow_mut();
+    rooms.retain(|other| !other.is::<T>());
+    rooms.push(room);
+}
+
+/// Takes this core's room of type `T` away.
+pub fn take_room<T: 'static>() -> Option<Rc<T>> {
+    let room = try_room::<T>();
+    core::current().rooms.borrow_mut().retain(|other| !other.is::<T>());
+    room
 }
 
 /// This core's room.
@@ -201,7 +212,8 @@ pub fn room<T: 'static>() -> Rc<T> {
 
 /// This core's room, if one of type `T` was set.
 pub fn try_room<T: 'static>() -> Option<Rc<T>> {
-    let room: Option<Rc<dyn Any>> = core::current().room.borrow().clone();
+    let room: Option<Rc<dyn Any>> =
+        core::current().rooms.borrow().iter().find(|room| room.is::<T>()).cloned();
     room.and_then(|room| room.downcast::<T>().ok())
 }
 

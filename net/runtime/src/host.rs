@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -77,14 +78,19 @@ where
         failed: AtomicBool::new(false),
         ready: std::sync::Barrier::new(placements.len()),
     });
+    let ended = Arc::new(end_counter().map_err(StartError::Signals)?);
     let mut threads = Vec::new();
     for (index, placement) in placements.into_iter().enumerate() {
         let (shared, main, config) = (shared.clone(), main.clone(), config.clone());
-        let body = move || run_core(index, placement, &config, &shared, main);
+        let bell = EndBell(ended.clone());
+        let body = move || {
+            let _bell = bell;
+            run_core(index, placement, &config, &shared, main)
+        };
         let thread = thread::Builder::new().name(format!("heizer-{index}")).spawn(body);
         threads.push(thread.map_err(|error| StartError::Core { core: index, reason: error.to_string() })?);
     }
-    wait_for_end(&signals, &shared, &threads)?;
+    wait_for_end(&signals, &shared, &ended, threads.len()).map_err(StartError::Signals)?;
     threads
         .into_iter()
         .enumerate()
@@ -213,24 +219,80 @@ fn block_signals() -> io::Result<libc::sigset_t> {
     }
 }
 
-/// Turns signals into shutdown requests until every core's thread has ended.
-fn wait_for_end<T>(
+/// Turns signals into shutdown requests until every core's thread has rung its [`EndBell`]. Sleeps meanwhile.
+fn wait_for_end(
     signals: &libc::sigset_t,
     shared: &Shared,
-    threads: &[thread::JoinHandle<T>],
-) -> Result<(), StartError> {
-    let mut doorbell = Doorbell::new().map_err(StartError::Signals)?;
-    let poll = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-    while !threads.iter().all(thread::JoinHandle::is_finished) {
-        // SAFETY: reads the set and the timespec; no information is asked for.
-        let signal = unsafe { libc::sigtimedwait(signals, std::ptr::null_mut(), &raw const poll) };
-        if signal > 0 {
+    ended: &OwnedFd,
+    threads: usize,
+) -> io::Result<()> {
+    let mut doorbell = Doorbell::new()?;
+    // SAFETY: reads the set; a non-negative result is a descriptor that nobody else owns.
+    let asked = owned(unsafe { libc::signalfd(-1, signals, libc::SFD_CLOEXEC) })?;
+    let mut running = threads;
+    while running > 0 {
+        let awaited = |fd: &OwnedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut polled = [awaited(ended), awaited(&asked)];
+        // SAFETY: the kernel writes to the two entries that it is told of; both descriptors are open.
+        if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) } < 0 {
+            let error = io::Error::last_os_error();
+            match error.kind() {
+                io::ErrorKind::Interrupted => continue,
+                _ => return Err(error),
+            }
+        }
+        let [rung, signalled] = polled.map(|entry| entry.revents != 0);
+        if rung {
+            let mut count = [0; size_of::<u64>()];
+            read_exactly(ended, &mut count)?;
+            running = running.saturating_sub(usize::try_from(u64::from_ne_bytes(count)).unwrap_or(threads));
+        }
+        if signalled {
+            read_exactly(&asked, &mut [0; size_of::<libc::signalfd_siginfo>()])?;
             for mailbox in shared.mailboxes.iter() {
                 doorbell.send(mailbox, Box::new(request_shutdown_here));
             }
         }
     }
     Ok(())
+}
+
+/// Counts the ends of threads, for one thread that waits for them.
+fn end_counter() -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })
+}
+
+/// Held by a thread, rings when that ends, also in a panic.
+struct EndBell(Arc<OwnedFd>);
+
+impl Drop for EndBell {
+    fn drop(&mut self) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: reads the eight bytes of `one`; the descriptor is open while it is shared.
+        let written = unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        debug_assert_eq!(written, 8, "the counter is far from full");
+    }
+}
+
+/// A descriptor that a system call has just made, or its error.
+fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the callers pass what the kernel has made for them, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Fills `buf` in one read, as eventfd and signalfd give their records.
+fn read_exactly(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<()> {
+    // SAFETY: the kernel writes at most `buf.len()` bytes there; the descriptor is open.
+    let read = unsafe { libc::read(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
+    match usize::try_from(read) {
+        Ok(read) if read == buf.len() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
 }
 
 fn request_shutdown_here() {

@@ -8,7 +8,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::ptr::{self, NonNull};
 
-use crate::buf::BLOCK_BYTES;
+/// Direct files want addresses, lengths and offsets in multiples of this.
+pub const BLOCK_BYTES: usize = 4096;
 
 /// From here on memory is mapped, and kept when it is freed.
 const MAPPED_BYTES_MIN: usize = 64 << 10;

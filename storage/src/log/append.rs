@@ -242,9 +242,7 @@ impl State {
     }
 
     fn push(&mut self, header: &BatchHeader, body: &[u8], now_ms: i64) {
-        if self.epochs.assign(header.partition_leader_epoch, header.base_offset) {
-            self.epochs_dirty = true;
-        }
+        self.assign_epoch(header.partition_leader_epoch, header.base_offset);
         let batch = Batch {
             header: &header.encode(),
             body,

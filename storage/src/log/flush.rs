@@ -3,19 +3,20 @@
 //! It is spawned by the first append that finds none, and ends when there is nothing left to do. While one flush is
 //! in flight everything that arrives joins the next.
 
+use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::{self, Either};
-use heizer_runtime::fs::{self, WriteSync};
+use heizer_runtime::fs::{self, File, OpenOptions, WriteSync};
 use heizer_runtime::task;
 use heizer_runtime::time::{self, Instant};
 
 use crate::config::Level;
 use crate::error::{IoContext, LogFailed, StorageError};
 use crate::log::{Log, Role, State};
-use crate::paths::EPOCHS;
+use crate::paths::{EPOCHS, METADATA};
 use crate::segment::Segment;
 
 /// At level memory, data is written when there is this much of it, or after this time.
@@ -24,8 +25,8 @@ const LAZY_MS: u64 = 1000;
 
 /// What the flush task does next.
 enum Job {
-    /// Bring the epoch checkpoint up to date.
-    Epochs(Vec<u8>),
+    /// Make durable what the next data stands on: the directory, the epoch checkpoint.
+    Ground,
     /// Write what is appended to this segment.
     Write { segment: Rc<Segment>, sync: WriteSync, segment_bytes: u32 },
     /// Seal a segment that was rolled.
@@ -98,11 +99,7 @@ impl Log {
 
     async fn carry_out(&self, job: Job) -> Result<(), StorageError> {
         match job {
-            Job::Epochs(text) => {
-                self.state.borrow_mut().epochs_dirty = false;
-                let path = self.dir.join(EPOCHS);
-                fs::write_atomic(&path, text).await.at(&path, "write")?;
-            }
+            Job::Ground => drop(future::try_join(self.settle_home(), self.write_epochs()).await?),
             Job::Write { segment, sync, segment_bytes } => {
                 let file = segment.prepare().await?;
                 if self.state.borrow().epochs_dirty {
@@ -135,6 +132,41 @@ impl Log {
             }
             Job::Wait(_) => unreachable!("waited for by the caller"),
         }
+        Ok(())
+    }
+
+    /// Puts the directory and its metadata on stable storage, unless they are.
+    pub(super) async fn settle_home(&self) -> Result<(), StorageError> {
+        if self.state.borrow().home_durable {
+            return Ok(());
+        }
+        let metadata = self.dir.join(METADATA);
+        let parent = self.dir.parent().unwrap_or(Path::new("."));
+        let text = async {
+            let options = OpenOptions { read: true, ..OpenOptions::default() };
+            let file = File::open(&metadata, options).await.at(&metadata, "open")?;
+            file.sync_all().await.at(&metadata, "sync")
+        };
+        let sync = async |dir| fs::sync_dir(dir).await.at(dir, "sync");
+        future::try_join3(text, sync(&self.dir), sync(parent)).await?;
+        self.state.borrow_mut().home_durable = true;
+        Ok(())
+    }
+
+    /// Brings the epoch checkpoint up to date, unless it is.
+    pub(super) async fn write_epochs(&self) -> Result<(), StorageError> {
+        let epochs = {
+            let state = self.state.borrow();
+            if !state.epochs_dirty {
+                return Ok(());
+            }
+            state.epochs.clone()
+        };
+        let path = self.dir.join(EPOCHS);
+        fs::write_atomic(&path, epochs.encode()).await.at(&path, "write")?;
+        let mut state = self.state.borrow_mut();
+        state.checkpointed = epochs;
+        state.epochs_changed();
         Ok(())
     }
 
@@ -177,9 +209,10 @@ impl State {
 
     /// The next thing to do, oldest first; `None` when all is as the log's level wants it.
     fn next_job(&self) -> Option<Job> {
-        // Contract L5: the epochs are durable no later than the data they describe.
-        if self.epochs_dirty {
-            return Some(Job::Epochs(self.epochs.encode()));
+        // Contract L5: the epochs are durable no later than the data they describe, and no earlier than need be.
+        let ungrounded = self.epochs_dirty || !self.home_durable;
+        if ungrounded && self.segments.iter().any(|segment| segment.unwritten() > 0) {
+            return Some(Job::Ground);
         }
         let level = self.config.level();
         let forced = self.durable_end < self.forced_end || self.exclusive_waiting > 0;

@@ -163,7 +163,9 @@ impl State {
 
     pub(super) fn advance_start(&mut self, start: i64) {
         self.log_start = self.log_start.max(start);
-        self.epochs_dirty |= self.epochs.truncate_start(self.log_start);
+        if self.epochs.truncate_start(self.log_start) {
+            self.epochs_changed();
+        }
     }
 }
 
@@ -190,7 +192,8 @@ pub async fn remove_logs(
 ) -> Result<usize, StorageError> {
     let mut removed = 0;
     for entry in fs::read_dir(data_dir).await.at(data_dir, "list")? {
-        let Some((_, Ok(partition))) = entry.name.rsplit_once('-').map(|(topic, n)| (topic, n.parse::<i32>()))
+        let Some((_, Ok(partition))) =
+            entry.name.rsplit_once('-').map(|(topic, n)| (topic, n.parse::<i32>()))
         else {
             continue;
         };

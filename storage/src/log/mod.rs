@@ -78,8 +78,12 @@ struct State {
     written_end: i64,
     durable_end: i64,
     epochs: EpochCache,
-    /// The epoch checkpoint on the disk is behind `epochs`.
+    /// What the epoch checkpoint on the disk says.
+    checkpointed: EpochCache,
+    /// The two differ: the checkpoint is written before the next data.
     epochs_dirty: bool,
+    /// The directory and its metadata are on stable storage, as they must be before the first data.
+    home_durable: bool,
     producers: ProducerState,
     role: Role,
     /// How many wait for the role to become exclusive: nothing is appended meanwhile.
@@ -104,6 +108,17 @@ impl State {
     /// Index of the segment that `offset` belongs to, if it is in any.
     fn segment_at(&self, offset: i64) -> Option<usize> {
         self.segments.partition_point(|segment| segment.base() <= offset).checked_sub(1)
+    }
+
+    /// Notes that `epoch` starts at `start`, if that is news.
+    fn assign_epoch(&mut self, epoch: i32, start: i64) {
+        if self.epochs.assign(epoch, start) {
+            self.epochs_changed();
+        }
+    }
+
+    fn epochs_changed(&mut self) {
+        self.epochs_dirty = self.epochs != self.checkpointed;
     }
 
     /// Starts a new active segment at the log end. The flush task seals the old one and creates the new file.
@@ -223,10 +238,7 @@ impl Log {
         {
             let mut state = self.state.borrow_mut();
             let end = state.log_end();
-            if !state.epochs.assign(epoch, end) {
-                return;
-            }
-            state.epochs_dirty = true;
+            state.assign_epoch(epoch, end);
         }
         self.start_flush();
     }

@@ -1,4 +1,4 @@
-//! Creating and opening a log; recovery after an unclean stop (contract L8, DESIGN §5).
+//! Opening a log; recovery after an unclean stop (contract L8, DESIGN §5).
 //!
 //! A segment is *sealed* once both its index files are there: they are written last, after the file was cut to its
 //! exact length and synced. Sealed segments are trusted; after an unclean stop everything from the first unsealed
@@ -6,10 +6,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use heizer_runtime::fs;
+use bytes::Bytes;
+use heizer_runtime::fs::{self, File, OpenOptions, WriteSync};
 use heizer_runtime::sync::Event;
 use heizer_runtime::time::wall_clock_ms;
 use heizer_wire::record_batch::BatchHeader;
@@ -65,38 +67,22 @@ pub struct Cut {
 }
 
 impl Log {
-    /// Makes a new partition's directory, durably, with its `partition.metadata`.
-    pub async fn create(
-        dir: &Path,
-        topic_id: [u8; 16],
-        config: LogConfig,
-        ctx: Rc<StorageContext>,
-    ) -> Result<Rc<Log>, OpenError> {
-        fs::create_dir_all(dir).await.at(dir, "create")?;
-        let metadata = dir.join(METADATA);
-        fs::write_atomic(&metadata, paths::encode_metadata(topic_id)).await.at(&metadata, "write")?;
-        let parent = dir.parent().unwrap_or(Path::new("."));
-        fs::sync_dir(parent).await.at(parent, "sync")?;
-        let active = Segment::fresh(dir, 0, wall_clock_ms(), &ctx);
-        let opened = Opened { segments: VecDeque::from([active]), ..Opened::default() };
-        Ok(Log::assemble(dir, topic_id, config, ctx, opened))
-    }
-
-    /// Opens the log in `dir`.
+    /// Opens the log in `dir`, or starts one where there is none.
+    ///
+    /// The caller knows that there is such a partition, from a source that outlives a crash. So an empty log needs
+    /// nothing on stable storage: its directory and `partition.metadata` are written here and made durable before
+    /// the first batch, and a log without a batch that a crash took away is started anew.
     pub async fn open(
         dir: &Path,
+        topic_id: [u8; 16],
         config: LogConfig,
         mode: OpenMode,
         ctx: Rc<StorageContext>,
     ) -> Result<(Rc<Log>, RecoveryReport), OpenError> {
-        let metadata = dir.join(METADATA);
-        let corrupt =
-            |reason: &str| StorageError::Corrupt { path: metadata.clone(), reason: reason.to_owned() };
-        let text = read_if_there(&metadata).await?.ok_or_else(|| corrupt("missing"))?;
-        let topic_id =
-            paths::decode_metadata(&text).ok_or_else(|| corrupt("not a partition.metadata of version 0"))?;
-        let mut opened = Opened::default();
-        opened.open(dir, mode, &config, &ctx).await?;
+        let listing = Listing::read(dir).await?;
+        claim_home(dir, topic_id, &listing).await?;
+        let mut opened = Opened { home_durable: listing.holds_data(), ..Opened::default() };
+        opened.open(dir, &listing, mode, &config, &ctx).await?;
         let report = RecoveryReport {
             segments: opened.segments.len(),
             scanned_bytes: opened.scanned_bytes,
@@ -126,8 +112,10 @@ impl Log {
             log_start: opened.log_start,
             written_end: log_end,
             durable_end: log_end,
+            epochs_dirty: opened.epochs != opened.checkpointed,
             epochs: opened.epochs,
-            epochs_dirty: false,
+            checkpointed: opened.checkpointed,
+            home_durable: opened.home_durable,
             producers: opened.producers,
             role: Role::Idle,
             exclusive_waiting: 0,
@@ -152,6 +140,10 @@ impl Log {
 /// What is in a partition's directory.
 #[derive(Default)]
 struct Listing {
+    /// The small files that are there.
+    metadata: bool,
+    epochs: bool,
+    log_start: bool,
     /// Segment files: base offset to length.
     logs: BTreeMap<i64, u64>,
     /// Bases with both index files.
@@ -160,11 +152,16 @@ struct Listing {
 }
 
 impl Listing {
-    /// Lists `dir`, and removes what a crash has left of files about to be replaced or removed.
+    /// Lists `dir`, which need not be there, and removes what a crash has left of files about to be replaced or
+    /// removed.
     async fn read(dir: &Path) -> Result<Self, StorageError> {
         let mut listing = Self::default();
+        let entries = match fs::read_dir(dir).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(listing),
+            entries => entries.at(dir, "list")?,
+        };
         let mut index_files: BTreeMap<i64, u32> = BTreeMap::new();
-        for entry in fs::read_dir(dir).await.at(dir, "list")? {
+        for entry in entries {
             if entry.name.ends_with(".tmp") || entry.name.ends_with(".deleted") {
                 remove_if_there(&dir.join(&entry.name)).await?;
                 continue;
@@ -179,13 +176,49 @@ impl Listing {
                 }
                 Some((base, INDEX | TIME_INDEX)) => *index_files.entry(base).or_default() += 1,
                 Some((offset, SNAPSHOT)) => listing.snapshots.push(offset),
-                _ => {}
+                Some(_) => {}
+                None => match &*entry.name {
+                    METADATA => listing.metadata = true,
+                    EPOCHS => listing.epochs = true,
+                    LOG_START => listing.log_start = true,
+                    _ => {}
+                },
             }
         }
         listing.indexed =
             index_files.into_iter().filter(|&(_, files)| files == 2).map(|(base, _)| base).collect();
         Ok(listing)
     }
+
+    /// Whether a batch was ever written and not removed since. Before the first one, directory and metadata have
+    /// become durable.
+    fn holds_data(&self) -> bool {
+        self.logs.values().any(|&bytes| bytes > 0)
+    }
+}
+
+/// Sees to it that `dir` is there and belongs to the topic. What a crash has left of a log without a batch may lack
+/// its metadata or have them torn; they are written again.
+async fn claim_home(dir: &Path, topic_id: [u8; 16], listing: &Listing) -> Result<(), StorageError> {
+    let path = dir.join(METADATA);
+    let text = if listing.metadata { read_if_there(&path).await? } else { None };
+    let reason = match text.as_deref().map(paths::decode_metadata) {
+        Some(Some(found)) if found == topic_id => return Ok(()),
+        Some(Some(found)) => {
+            let (found, wanted) = (paths::encode_id(found), paths::encode_id(topic_id));
+            format!("belongs to topic {found}, and not to {wanted}")
+        }
+        None | Some(None) if !listing.holds_data() => {
+            fs::create_dir_all(dir).await.at(dir, "create")?;
+            let options = OpenOptions { write: true, create: true, truncate: true, ..OpenOptions::default() };
+            let file = File::open(&path, options).await.at(&path, "create")?;
+            let text = vec![Bytes::from(paths::encode_metadata(topic_id))];
+            return file.write_at(text, 0, WriteSync::None).await.at(&path, "write");
+        }
+        Some(None) => "not a partition.metadata of version 0".to_owned(),
+        None => "missing".to_owned(),
+    };
+    Err(StorageError::Corrupt { path, reason })
 }
 
 /// The state of a log while and after it is opened.
@@ -194,6 +227,8 @@ struct Opened {
     segments: VecDeque<Rc<Segment>>,
     log_start: i64,
     epochs: EpochCache,
+    checkpointed: EpochCache,
+    home_durable: bool,
     producers: ProducerState,
     scanned_bytes: u64,
     cut: Option<Cut>,
@@ -203,16 +238,17 @@ impl Opened {
     async fn open(
         &mut self,
         dir: &Path,
+        listing: &Listing,
         mode: OpenMode,
         config: &LogConfig,
         ctx: &Rc<StorageContext>,
     ) -> Result<(), StorageError> {
-        let listing = Listing::read(dir).await?;
-        let on_disk = read_if_there(&dir.join(EPOCHS)).await?.and_then(|text| EpochCache::decode(&text));
-        let checkpointed_start =
-            read_if_there(&dir.join(LOG_START)).await?.and_then(|text| paths::decode_log_start(&text));
+        let epochs = if listing.epochs { read_if_there(&dir.join(EPOCHS)).await? } else { None };
+        let on_disk = epochs.and_then(|text| EpochCache::decode(&text));
+        let start = if listing.log_start { read_if_there(&dir.join(LOG_START)).await? } else { None };
+        let checkpointed_start = start.and_then(|text| paths::decode_log_start(&text));
         let bases: Vec<(i64, u64)> = listing.logs.iter().map(|(&base, &bytes)| (base, bytes)).collect();
-        let trusted = trusted_segments(&bases, &listing, mode, on_disk.is_some());
+        let trusted = trusted_segments(&bases, listing, mode, on_disk.is_some());
         self.epochs = on_disk.clone().unwrap_or_default();
         for (at, &(base, bytes)) in bases[..trusted].iter().enumerate() {
             let next_offset = bases.get(at + 1).map_or(base, |&(next, _)| next);
@@ -222,8 +258,8 @@ impl Opened {
         if trusted > 0 && trusted == bases.len() && !self.reopen_last(dir, ctx).await? {
             scan_from -= 1;
         }
-        self.load_producers(dir, &listing, bases.get(scan_from).map(|&(base, _)| base)).await?;
-        self.scan(dir, &bases[scan_from..], &listing, config, ctx).await?;
+        self.load_producers(dir, listing, bases.get(scan_from).map(|&(base, _)| base)).await?;
+        self.scan(dir, &bases[scan_from..], listing, config, ctx).await?;
         if self.segments.is_empty() {
             let start = checkpointed_start.unwrap_or(0);
             self.segments.push_back(Segment::fresh(dir, start, wall_clock_ms(), ctx));
@@ -236,13 +272,32 @@ impl Opened {
             let path = dir.join(LOG_START);
             fs::write_atomic(&path, paths::encode_log_start(log_end)).await.at(&path, "write")?;
         }
-        self.epochs.truncate_end(log_end);
-        self.epochs.truncate_start(self.log_start);
-        if on_disk.unwrap_or_default() != self.epochs {
+        self.settle_epochs(dir, on_disk.unwrap_or_default(), log_end).await?;
+        self.drop_snapshots(dir, listing, log_end).await
+    }
+
+    /// Fits the epochs to the log. What the checkpoint has beyond that describes no data and goes with its next
+    /// rewriting, which comes before the next data; only what it lacks is written now.
+    async fn settle_epochs(
+        &mut self,
+        dir: &Path,
+        on_disk: EpochCache,
+        log_end: i64,
+    ) -> Result<(), StorageError> {
+        let fit = |epochs: &mut EpochCache| {
+            epochs.truncate_end(log_end);
+            epochs.truncate_start(self.log_start);
+        };
+        fit(&mut self.epochs);
+        let mut described = on_disk.clone();
+        fit(&mut described);
+        self.checkpointed = on_disk;
+        if described != self.epochs {
             let path = dir.join(EPOCHS);
             fs::write_atomic(&path, self.epochs.encode()).await.at(&path, "write")?;
+            self.checkpointed = self.epochs.clone();
         }
-        self.drop_snapshots(dir, &listing, log_end).await
+        Ok(())
     }
 
     /// Makes the last segment, sealed by a clean close, the active one again. `false`: it is not what a clean
@@ -429,10 +484,10 @@ impl Scan {
         }
     }
 
-    async fn open(&self) -> Result<(fs::File, PathBuf), StorageError> {
+    async fn open(&self) -> Result<(File, PathBuf), StorageError> {
         let path = paths::numbered(&self.dir, self.base, LOG);
-        let options = fs::OpenOptions { read: true, direct: true, ..fs::OpenOptions::default() };
-        Ok((fs::File::open(&path, options).await.at(&path, "open")?, path))
+        let options = OpenOptions { read: true, direct: true, ..OpenOptions::default() };
+        Ok((File::open(&path, options).await.at(&path, "open")?, path))
     }
 
     /// Gives the reason why it does not go on, unless that is its end.

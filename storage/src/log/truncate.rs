@@ -9,7 +9,7 @@ use crate::error::{IoContext, StorageError};
 use crate::index::Indexes;
 use crate::log::open::{newest_snapshot, replay_producers};
 use crate::log::{Exclusive, Log};
-use crate::paths::{self, EPOCHS, LOG_START, SNAPSHOT};
+use crate::paths::{self, LOG_START, SNAPSHOT};
 use crate::segment::{Found, Segment, Step, Walker, remove_if_there};
 use crate::tail::block_floor;
 
@@ -69,7 +69,7 @@ impl Log {
             state.forced_end = end;
             state.log_start = state.log_start.min(end);
             state.epochs.truncate_end(end);
-            state.epochs_dirty = false;
+            state.epochs_changed();
             later.into()
         };
         // Newest first: a crash on the way leaves a log without a hole.
@@ -135,7 +135,7 @@ impl Log {
             state.durable_end = offset;
             state.forced_end = offset;
             state.epochs.clear();
-            state.epochs_dirty = false;
+            state.epochs_changed();
             state.producers.clear();
             old.into()
         };
@@ -143,15 +143,10 @@ impl Log {
             segment.remove().await?;
         }
         fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        self.settle_home().await?;
         fresh.prepare().await?;
         self.write_epochs().await?;
         self.drop_snapshots_above(-1).await
-    }
-
-    async fn write_epochs(&self) -> Result<(), StorageError> {
-        let path = self.dir.join(EPOCHS);
-        let text = self.state.borrow().epochs.encode();
-        fs::write_atomic(&path, text).await.at(&path, "write")
     }
 
     async fn reload_producers(&self, end: i64) -> Result<(), StorageError> {

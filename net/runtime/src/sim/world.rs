@@ -287,8 +287,7 @@ impl World {
         self.ready.borrow_mut().retain(|key, _| key.node != node);
         for core in &life.cores {
             let _entered = core::enter(core.clone());
-            let room = core.room.borrow_mut().take();
-            drop(room);
+            drop(core.rooms.take());
             self.past_panics.set(self.past_panics.get() + core.panics.get());
         }
     }

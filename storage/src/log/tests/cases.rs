@@ -368,7 +368,7 @@ fn a_log_on_real_files_is_recovered_whole() {
         let dir = made.clone();
         async move {
             let ctx = StorageContext::new(StorageLimits::default());
-            let log = Log::create(&dir, TOPIC_ID, config(), ctx).await.expect("create");
+            let log = Log::open(&dir, TOPIC_ID, config(), OpenMode::Unclean, ctx).await.expect("start").0;
             for at in 0..400 {
                 let spec = BatchSpec { timestamp: at, producer_id: 9, producer_epoch: 0, ..spec(sizes(at)) };
                 append(&log, &BatchSpec { base_sequence: i32::try_from(at).unwrap(), ..spec });
@@ -383,7 +383,8 @@ fn a_log_on_real_files_is_recovered_whole() {
         let dir = opened.clone();
         async move {
             let ctx = StorageContext::new(StorageLimits::default());
-            let (log, report) = Log::open(&dir, config(), OpenMode::Unclean, ctx).await.expect("open");
+            let (log, report) =
+                Log::open(&dir, TOPIC_ID, config(), OpenMode::Unclean, ctx).await.expect("open");
             assert_eq!((report.cut, report.log_end), (None, 400));
             let expected: usize = (0..400).map(|at| spec(sizes(at)).bytes().len()).sum();
             assert_eq!(read_all(&log, 200_000).await.len(), expected);

@@ -29,11 +29,11 @@ async fn make_data_dir() {
 
 async fn create(config: LogConfig) -> Rc<Log> {
     make_data_dir().await;
-    Log::create(Path::new(DIR), TOPIC_ID, config, context(64 << 10)).await.expect("create")
+    open(config, OpenMode::Unclean).await.0
 }
 
 async fn open(config: LogConfig, mode: OpenMode) -> (Rc<Log>, RecoveryReport) {
-    Log::open(Path::new(DIR), config, mode, context(64 << 10)).await.expect("open")
+    Log::open(Path::new(DIR), TOPIC_ID, config, mode, context(64 << 10)).await.expect("open")
 }
 
 fn small(segment_bytes: u32) -> LogConfig {

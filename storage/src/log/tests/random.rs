@@ -296,7 +296,7 @@ async fn check(log: &Log, shared: &Shared) {
 
 async fn next_life(shared: Shared, mode: OpenMode, config: LogConfig) -> Rc<Log> {
     let ctx = context(30_000);
-    let (log, report) = Log::open(Path::new(DIR), config, mode, ctx).await.expect("open");
+    let (log, report) = Log::open(Path::new(DIR), TOPIC_ID, config, mode, ctx).await.expect("open");
     assert_eq!(report.log_end, log.log_end());
     if mode == OpenMode::Clean {
         assert_eq!((report.scanned_bytes, &report.cut), (0, &None));
@@ -314,7 +314,8 @@ fn run_seed(seed: u64, cut_power: bool, level: Level, promise: Level) -> (u64, u
     sim.run(node, make_data_dir());
     let created = config.clone();
     sim.run(node, async move {
-        Log::create(Path::new(DIR), TOPIC_ID, created, context(30_000)).await.expect("create");
+        let ctx = context(30_000);
+        Log::open(Path::new(DIR), TOPIC_ID, created, OpenMode::Unclean, ctx).await.expect("start");
     });
     let mut mode = OpenMode::Unclean;
     for life in 0..LIVES {

@@ -1,0 +1,115 @@
+//! What others reach: Kafka's protocol on every core, and the admin listener on the first.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use futures::future::{LocalBoxFuture, select};
+use heizer_runtime::net::Listener;
+use heizer_runtime::time::Instant;
+use heizer_runtime::{cores, task, time};
+use heizer_server::{BindError, Census, Limits, ListenerConfig, MemoryBudget, Server};
+
+use crate::api::Api;
+use crate::http::{self, AdminState, Readiness};
+use crate::metrics::{self, CoreSnapshot, ProcessFigures};
+use crate::serve::{ServeError, Setup};
+use crate::shard::here;
+
+/// How long requests in flight may take to be answered when the broker stops.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// A core's listener: a room of its own beside the shard's, which its requests are served from.
+struct Front {
+    server: Server<Api>,
+}
+
+/// Binds the listener on every core; the address that all of them share.
+pub async fn listen(setup: &Arc<Setup>) -> Result<SocketAddr, ServeError> {
+    let config = &setup.node.config;
+    let connections_max = config.max_connections as usize;
+    let census = Census::new(connections_max, config.max_connections_per_ip as usize);
+    let bound = bind(setup, setup.listen, census.clone())?;
+    for core in cores::all().filter(|core| *core != cores::current()) {
+        let (setup, census) = (setup.clone(), census.clone());
+        cores::call(core, move || async move { bind(&setup, bound, census) }).await??;
+    }
+    Ok(bound)
+}
+
+fn bind(setup: &Setup, addr: SocketAddr, census: Arc<Census>) -> Result<SocketAddr, BindError> {
+    let config = &setup.node.config;
+    let frame_bytes_max = config.socket_request_max_bytes as usize;
+    // Requests may take half of the core's memory, or whatever the largest frame needs.
+    let memory = usize::try_from(config.memory_per_core_bytes).unwrap_or(usize::MAX);
+    let budget = MemoryBudget::new((memory / 2).max(frame_bytes_max.saturating_mul(2)), frame_bytes_max);
+    let limits = Limits {
+        request_bytes_max: frame_bytes_max,
+        idle_max: config.connections_max_idle.unwrap_or(Duration::MAX),
+        ..Limits::default()
+    };
+    let listener = ListenerConfig { name: setup.endpoint.name.as_str().into(), addr };
+    let server = Server::bind(listener, limits, census, budget, Api::new(here()))?;
+    let bound = server.local_addr();
+    cores::set_room(Rc::new(Front { server }));
+    Ok(bound)
+}
+
+/// Takes connections on this core.
+pub fn serve() {
+    let front = cores::room::<Front>();
+    task::spawn(async move { front.server.serve().await });
+}
+
+/// Ends this core's listener: what is in flight is answered, within a grace.
+pub async fn drain() {
+    if let Some(front) = cores::take_room::<Front>() {
+        front.server.drain(DRAIN_GRACE).await;
+    }
+}
+
+/// Serves the admin listener until the sender is dropped, so that probes are answered while the broker stops.
+pub fn serve_admin(
+    addr: SocketAddr,
+    started: Instant,
+) -> Result<(task::JoinHandle<()>, oneshot::Sender<()>), ServeError> {
+    let bound = Listener::bind(addr);
+    let listener = bound.map_err(|source| ServeError::Bind { addr, source, flag: "--admin-listen" })?;
+    tracing::info!(addr = %listener.local_addr(), "admin listener");
+    let (end, ended) = oneshot::channel::<()>();
+    let serving = task::spawn(async move {
+        let serving = pin!(http::serve(listener, Rc::new(Admin { started })));
+        select(serving, ended).await;
+    });
+    Ok((serving, end))
+}
+
+/// What the admin listener shows of this broker.
+struct Admin {
+    started: Instant,
+}
+
+impl AdminState for Admin {
+    fn readiness(&self) -> Readiness {
+        if here().is_ready() { Readiness::Ready } else { Readiness::NotReady("starting or stopping".into()) }
+    }
+
+    fn metrics(&self) -> LocalBoxFuture<'_, String> {
+        Box::pin(async {
+            let snapshots = cores::call_all(|| async { snapshot() }).await.unwrap_or_default();
+            metrics::render(&snapshots, &ProcessFigures::read(), time::now() - self.started)
+        })
+    }
+}
+
+/// What this core has counted.
+fn snapshot() -> CoreSnapshot {
+    let shard = here();
+    shard.metrics.fetches_waiting.set(shard.waiting_fetches() as u64);
+    // Without a listener, while the broker stops, its counts are gone.
+    let counted = cores::try_room::<Front>().map(|front| front.server.metrics()).unwrap_or_default();
+    shard.metrics.snapshot(&counted)
+}
