@@ -1,5 +1,5 @@
 //! The Kafka APIs, one file per API key. This module tells what is served, decodes, dispatches and encodes; error
-//! codes are made in [`codes`] and nowhere else.
+//! codes are made in `codes.rs` and nowhere else.
 
 mod api_versions;
 mod codes;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{FLUSH_UNSET, Level};
-use crate::error::{AppendError, ReadError};
+use crate::error::{AppendError, ReadError, StorageError};
 
 fn spec(value_bytes: usize) -> BatchSpec {
     BatchSpec { value: vec![b'v'; value_bytes], ..BatchSpec::default() }
@@ -354,6 +354,91 @@ fn an_epoch_assigned_at_the_log_end_answers_before_its_first_record() {
         assert_eq!((end(1), end(3), end(4), end(5)), (Some((1, 1)), Some((1, 1)), Some((4, 1)), None));
         let stale = log.append(&spec(10).bytes(), 3, AppendOrigin::Client, 0);
         assert!(matches!(stale, Err(AppendError::EpochFell { current: 4, got: 3 })));
+    });
+}
+
+/// Contract L5: an epoch is durable with its first data; until then it costs nothing.
+#[test]
+fn an_idle_log_writes_nothing_when_it_is_opened_and_led() {
+    let mut sim = Sim::new(3);
+    let node = sim.node(1);
+    sim.run(node, async {
+        let log = create(small(100_000)).await;
+        log.assign_epoch(2);
+        log.append(&spec(10).bytes(), 2, AppendOrigin::Client, 0).expect("append");
+        log.close().await.expect("close");
+    });
+    let read_only = DiskFaults {
+        write_error_ppm: 1_000_000,
+        sync_error_ppm: 1_000_000,
+        no_space_ppm: 1_000_000,
+        ..DiskFaults::default()
+    };
+    sim.set_disk_faults(node, read_only);
+    sim.run(node, async {
+        for epoch in [2, 3] {
+            let (log, _) = open(small(100_000), OpenMode::Clean).await;
+            log.assign_epoch(epoch);
+            time::sleep(Duration::from_secs(1)).await;
+            assert!(log.failed().is_none(), "epoch {epoch}");
+            assert_eq!(log.latest_epoch(), Some(epoch));
+        }
+    });
+    sim.set_disk_faults(node, DiskFaults::default());
+    let log = sim.run(node, async {
+        let (log, _) = open(small(100_000), OpenMode::Clean).await;
+        log.assign_epoch(7);
+        log.append(&spec(10).bytes(), 7, AppendOrigin::Client, 0).expect("append");
+        log.flush().await.expect("flush");
+        log
+    });
+    sim.crash(node);
+    drop(log);
+    sim.run(node, async {
+        let (log, _) = open(small(100_000), OpenMode::Unclean).await;
+        assert_eq!((log.epoch_for_offset(0), log.epoch_for_offset(1)), (Some(2), Some(7)));
+    });
+}
+
+#[test]
+fn a_log_without_a_batch_comes_back_after_a_crash_and_one_with_a_batch_keeps_its_home() {
+    let metadata = Path::new(DIR).join("partition.metadata");
+    for torn in [None, Some(""), Some("version: 0\ntop")] {
+        let mut sim = Sim::new(5);
+        let node = sim.node(1);
+        drop(sim.run(node, create(small(100_000))));
+        sim.crash(node);
+        let metadata = metadata.clone();
+        let log = sim.run(node, async move {
+            if let Some(torn) = torn {
+                fs::create_dir_all(Path::new(DIR)).await.expect("a directory");
+                fs::write_atomic(&metadata, torn.as_bytes().to_vec()).await.expect("written");
+            }
+            let (log, report) = open(small(100_000), OpenMode::Unclean).await;
+            assert_eq!(report.log_end, 0);
+            append(&log, &spec(10));
+            log.flush().await.expect("flush");
+            log
+        });
+        sim.crash(node);
+        drop(log);
+        sim.run(node, async {
+            let (log, report) = open(small(100_000), OpenMode::Unclean).await;
+            assert_eq!((report.log_end, report.cut, log.epoch_for_offset(0)), (1, None, Some(0)));
+        });
+    }
+}
+
+#[test]
+fn a_directory_of_another_topic_or_data_without_metadata_are_refused() {
+    block_on(9, async {
+        let log = create(small(100_000)).await;
+        let other = || Log::open(Path::new(DIR), [8; 16], small(100_000), OpenMode::Clean, context(64 << 10));
+        assert!(matches!(other().await, Err(StorageError::Corrupt { .. })));
+        append(&log, &spec(10));
+        log.close().await.expect("close");
+        fs::remove_file(&Path::new(DIR).join("partition.metadata")).await.expect("removed");
+        assert!(matches!(other().await, Err(StorageError::Corrupt { .. })));
     });
 }
 
