@@ -3,6 +3,8 @@
 //! A cache belongs to one core and to the connections there. A client that comes back on another core is told
 //! FETCH_SESSION_ID_NOT_FOUND and starts a new session, as after a broker's restart.
 
+use std::collections::BTreeSet;
+
 use bytestring::ByteString;
 use heizer_runtime::collections::HashMap;
 use heizer_wire::ErrorCode;
@@ -11,6 +13,8 @@ use uuid::Uuid;
 
 /// A sessionless fetch, or the end of a session.
 const FINAL_EPOCH: i32 = -1;
+/// Partitions that the sessions of one core follow together; about 200 bytes each. Who asks for more goes without.
+const FOLLOWED_MAX: usize = 200_000;
 /// A full fetch that asks for a session.
 const INITIAL_EPOCH: i32 = 0;
 
@@ -116,7 +120,7 @@ impl FetchSessions {
 
     fn start(&mut self, items: Vec<FetchItem>, uses_ids: bool, random: u64) -> Plan {
         let session_id = self.free_id(random);
-        if !items.is_empty() && self.make_room() {
+        if !items.is_empty() && self.make_room(items.len()) {
             self.clock += 1;
             let mut session = Session {
                 next_epoch: 1,
@@ -142,20 +146,30 @@ impl FetchSessions {
         id
     }
 
-    /// Drops the least recently used session of a full cache. Without slots there are no sessions, which is no error.
-    fn make_room(&mut self) -> bool {
-        if self.sessions_max == 0 {
+    /// Drops the least recently used sessions of a full cache. Without slots there are no sessions, which is no error.
+    fn make_room(&mut self, items: usize) -> bool {
+        if self.sessions_max == 0 || items > FOLLOWED_MAX {
             return false;
         }
-        if self.sessions.len() >= self.sessions_max {
+        while self.sessions.len() >= self.sessions_max || self.followed() + items > FOLLOWED_MAX {
             let oldest = self.sessions.iter().min_by_key(|(_, session)| session.last_used).map(|(id, _)| *id);
-            oldest.and_then(|id| self.sessions.remove(&id));
+            oldest.and_then(|id| self.sessions.remove(&id)).expect("a cache without sessions has room");
         }
         true
     }
 
+    /// Partitions that all sessions follow.
+    fn followed(&self) -> usize {
+        self.sessions.values().map(|session| session.followed.len()).sum()
+    }
+
     fn go_on(&mut self, request: &FetchRequest, uses_ids: bool) -> Result<Plan, ErrorCode> {
         self.clock += 1;
+        let added: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+        if added > 0 && self.followed() + added > FOLLOWED_MAX {
+            // The client starts anew, and goes without if it must.
+            self.sessions.remove(&request.session_id);
+        }
         let session = self.sessions.get_mut(&request.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         if session.uses_ids != uses_ids {
             return Err(ErrorCode::FetchSessionTopicIdError);
@@ -219,6 +233,7 @@ impl Session {
 
     fn forget(&mut self, topic: &TopicKey, partitions: &[i32]) {
         let before = self.followed.len();
+        let partitions: BTreeSet<i32> = partitions.iter().copied().collect();
         self.followed.retain(|followed| {
             followed.item.topic != *topic || !partitions.contains(&followed.item.partition)
         });
@@ -337,6 +352,13 @@ mod tests {
         assert_eq!(sessions.len(), 2);
         assert!(sessions.plan(&request(ids[0], 1, &[]), VERSION, 0).is_err());
         assert!(sessions.plan(&request(ids[2], 1, &[]), VERSION, 0).is_ok());
+        let mut crowded = FetchSessions::new(2);
+        let all: Vec<i32> = (0..FOLLOWED_MAX as i32).collect();
+        let id = crowded.plan(&request(0, 0, &all), VERSION, 1 << 40).expect("a session").session_id;
+        assert!(crowded.plan(&request(id, 1, &[-1]), VERSION, 0).is_err(), "one more");
+        assert!(crowded.is_empty());
+        let more: Vec<i32> = (0..=FOLLOWED_MAX as i32).collect();
+        assert_eq!(crowded.plan(&request(0, 0, &more), VERSION, 1).expect("sessionless").session_id, 0);
         let mut none = FetchSessions::new(0);
         assert_eq!(none.plan(&request(0, 0, &[0]), VERSION, 1).expect("sessionless").session_id, 0);
     }

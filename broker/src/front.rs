@@ -43,12 +43,15 @@ pub async fn listen(setup: &Arc<Setup>) -> Result<SocketAddr, ServeError> {
 fn bind(setup: &Setup, addr: SocketAddr, census: Arc<Census>) -> Result<SocketAddr, BindError> {
     let config = &setup.node.config;
     let frame_bytes_max = config.socket_request_max_bytes as usize;
-    // Requests may take half of the core's memory, or whatever the largest frame needs.
+    // Requests may take half of the core's memory, one of them half of that.
     let memory = usize::try_from(config.memory_per_core_bytes).unwrap_or(usize::MAX);
-    let budget = MemoryBudget::new((memory / 2).max(frame_bytes_max.saturating_mul(2)), frame_bytes_max);
+    let budget = MemoryBudget::new(memory / 2, frame_bytes_max);
+    let idle_max = config.connections_max_idle.unwrap_or(Duration::MAX);
     let limits = Limits {
         request_bytes_max: frame_bytes_max,
-        idle_max: config.connections_max_idle.unwrap_or(Duration::MAX),
+        idle_max,
+        // A consumer may leave an answer unread for as long as it may be silent; the memory it holds is bounded.
+        write_stall_max: idle_max,
         ..Limits::default()
     };
     let listener = ListenerConfig { name: setup.endpoint.name.as_str().into(), addr };

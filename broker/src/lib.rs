@@ -20,6 +20,7 @@ pub mod config;
 pub mod coordinator;
 pub mod data_dir;
 pub mod error;
+pub mod fetch_budget;
 pub mod fetch_session;
 pub mod front;
 pub mod http;

@@ -43,7 +43,8 @@ fn append_code(error: &AppendError) -> ErrorCode {
 /// The code for a produced batch that was refused before it reached its partition (contract L3, L4).
 pub(super) fn produce_code(error: &ProduceError) -> ErrorCode {
     match error {
-        ProduceError::Batch(BatchError::UnsupportedMagic(_) | BatchError::Truncated { .. }) => {
+        // The old message formats are known, and not taken.
+        ProduceError::Batch(BatchError::UnsupportedMagic(0 | 1) | BatchError::Truncated { .. }) => {
             ErrorCode::InvalidRecord
         }
         ProduceError::Batch(_) => ErrorCode::CorruptMessage,

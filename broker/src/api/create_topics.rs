@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytestring::ByteString;
+use futures::StreamExt;
+use futures::future::{Either, ready};
+use futures::stream;
 use heizer_wire::ErrorCode;
 use heizer_wire::messages::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
@@ -14,6 +17,9 @@ use super::{Call, topics};
 use crate::config::TopicConfig;
 use crate::shard::TopicPlan;
 
+/// Topics of one request that are made at the same time.
+const TOPICS_AT_ONCE: usize = 32;
+
 /// A refusal, in the client's terms.
 type Refusal = (ErrorCode, String);
 
@@ -22,20 +28,19 @@ pub(super) async fn handle(call: Call, request: CreateTopicsRequest) -> CreateTo
     for topic in &request.topics {
         *times.entry(&topic.name).or_default() += 1;
     }
-    let mut results = Vec::with_capacity(times.len());
-    for topic in &request.topics {
-        match times.get_mut(&topic.name) {
-            Some(1) => results.push(create(&call, topic, request.validate_only).await),
-            // Named more than once: refused once.
-            Some(count @ 2..) => {
-                *count = 0;
-                let message = "Duplicate topic name.".to_owned();
-                results.push(refused(topic, (ErrorCode::InvalidRequest, message)));
-            }
-            _ => {}
+    let results = request.topics.iter().filter_map(|topic| match times.get_mut(&topic.name) {
+        Some(1) => Some(Either::Left(create(&call, topic, request.validate_only))),
+        // Named more than once: refused once.
+        Some(count @ 2..) => {
+            *count = 0;
+            let message = "Duplicate topic name.".to_owned();
+            Some(Either::Right(ready(refused(topic, (ErrorCode::InvalidRequest, message)))))
         }
-    }
-    CreateTopicsResponse { topics: results, ..CreateTopicsResponse::default() }
+        _ => None,
+    });
+    // Together they share the durable writes of the groups that they go through.
+    let topics = stream::iter(results).buffered(TOPICS_AT_ONCE).collect().await;
+    CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
 }
 
 async fn create(call: &Call, topic: &CreatableTopic, validate_only: bool) -> CreatableTopicResult {
@@ -74,6 +79,7 @@ fn created(
     CreatableTopicResult {
         name: topic.name.clone(),
         topic_id,
+        error_message: None,
         num_partitions,
         replication_factor,
         configs: Some(configs.collect()),
@@ -86,13 +92,18 @@ fn refused(topic: &CreatableTopic, (code, message): Refusal) -> CreatableTopicRe
         name: topic.name.clone(),
         error_code: code.into(),
         error_message: Some(message.into()),
-        configs: None,
+        configs: Some(Vec::new()),
         ..CreatableTopicResult::default()
     }
 }
 
 /// Resolves defaults and checks what can be checked without the cluster's state.
 fn plan(call: &Call, topic: &CreatableTopic) -> Result<TopicPlan, Refusal> {
+    /// Kafka keeps its metadata under this name; its tools would take a topic of that name for it.
+    const METADATA_TOPIC: &str = "__cluster_metadata";
+    if *topic.name == *METADATA_TOPIC {
+        return Err((ErrorCode::InvalidRequest, format!("{METADATA_TOPIC} cannot be created by clients.")));
+    }
     let config = call.shard.config();
     let mut configs = Vec::with_capacity(topic.configs.len());
     for entry in &topic.configs {

@@ -1,5 +1,7 @@
 //! DeleteTopics (20).
 
+use std::collections::BTreeMap;
+
 use bytestring::ByteString;
 use heizer_runtime::cores;
 use heizer_wire::ErrorCode;
@@ -17,9 +19,33 @@ pub(super) async fn handle(call: Call, request: DeleteTopicsRequest) -> DeleteTo
         .topic_names
         .iter()
         .map(|name| DeleteTopicState { name: Some(name.clone()), topic_id: Uuid::nil() });
+    let image = call.shard.image();
+    // A topic may be named by its name and by its id: what exists counts by its id.
+    let key = |topic: &DeleteTopicState| match &topic.name {
+        Some(name) if topic.topic_id.is_nil() => match image.topic_named(name) {
+            Some(found) => (None, found.record.id),
+            None => (Some(name.clone()), Uuid::nil()),
+        },
+        name => (name.clone(), topic.topic_id),
+    };
+    let topics: Vec<DeleteTopicState> = named.chain(request.topics.iter().cloned()).collect();
+    let mut times: BTreeMap<(Option<ByteString>, Uuid), u32> = BTreeMap::new();
+    for topic in &topics {
+        *times.entry(key(topic)).or_default() += 1;
+    }
     let mut responses = Vec::new();
-    for topic in named.chain(request.topics.iter().cloned()) {
-        responses.push(delete(&call, &topic).await);
+    for topic in topics {
+        match times.get_mut(&key(&topic)) {
+            Some(1) => responses.push(delete(&call, &topic).await),
+            // Named more than once: refused once.
+            Some(count @ 2..) => {
+                *count = 0;
+                let DeleteTopicState { name, topic_id } = topic;
+                let message = Some("The topic is named more than once.".into());
+                responses.push(result(name, topic_id, ErrorCode::InvalidRequest, message));
+            }
+            _ => {}
+        }
     }
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }
@@ -37,14 +63,18 @@ async fn delete(call: &Call, topic: &DeleteTopicState) -> DeletableTopicResult {
             );
         }
         Some(name) => image.topic_named(name),
+        None if topic.topic_id.is_nil() => {
+            let message = "Neither topic name nor topic ID was specified.";
+            return result(None, topic.topic_id, ErrorCode::InvalidRequest, Some(message.into()));
+        }
         None => image.topic(topic.topic_id),
     };
     let Some(found) = found else {
-        let code = match topic.name {
-            Some(_) => ErrorCode::UnknownTopicOrPartition,
-            None => ErrorCode::UnknownTopicId,
+        let (code, message) = match topic.name {
+            Some(_) => (ErrorCode::UnknownTopicOrPartition, "There is no topic of this name."),
+            None => (ErrorCode::UnknownTopicId, "There is no topic of this ID."),
         };
-        return result(topic.name.clone(), topic.topic_id, code, None);
+        return result(topic.name.clone(), topic.topic_id, code, Some(message.into()));
     };
     let (id, name) = (found.record.id, wire_name(found));
     let deleted =

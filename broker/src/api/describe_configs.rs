@@ -1,5 +1,7 @@
 //! DescribeConfigs (32): every setting with its source and what else could have set it (contract P9).
 
+use std::collections::BTreeSet;
+
 use bytestring::ByteString;
 use heizer_wire::ErrorCode;
 use heizer_wire::messages::{
@@ -22,8 +24,9 @@ pub(super) async fn handle(call: Call, request: DescribeConfigsRequest) -> Descr
             Err((code, message)) => (code, Some(message), Vec::new()),
         };
         let wanted = |row: &ConfigRow| match &resource.configuration_keys {
-            Some(keys) => keys.iter().any(|key| **key == *row.name),
-            None => true,
+            Some(keys) if !keys.is_empty() => keys.iter().any(|key| **key == *row.name),
+            // As Kafka has it, no names are all names.
+            _ => true,
         };
         DescribeConfigsResult {
             error_code: code.into(),
@@ -33,8 +36,14 @@ pub(super) async fn handle(call: Call, request: DescribeConfigsRequest) -> Descr
             configs: rows.into_iter().filter(wanted).map(|row| entry(row, &request)).collect(),
         }
     };
+    // A resource is described once, however often it is named: the answer is bounded by what there is.
+    let mut asked = BTreeSet::new();
+    let once = |resource: &&DescribeConfigsResource| {
+        let DescribeConfigsResource { resource_type, resource_name, configuration_keys } = resource;
+        asked.insert((*resource_type, resource_name.clone(), configuration_keys.clone()))
+    };
     DescribeConfigsResponse {
-        results: request.resources.iter().map(describe).collect(),
+        results: request.resources.iter().filter(once).map(describe).collect(),
         ..DescribeConfigsResponse::default()
     }
 }

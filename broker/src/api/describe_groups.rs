@@ -5,8 +5,8 @@ use heizer_wire::messages::{DescribeGroupsRequest, DescribeGroupsResponse, Descr
 use super::Call;
 use super::groups::at_coordinator;
 
-/// What everybody may do with a group while authorisation is off: read, delete, describe.
-const GROUP_OPERATIONS: i32 = 0x0148;
+/// What everybody may do with a group while authorisation is off: read, delete, describe, describe and alter configs.
+const GROUP_OPERATIONS: i32 = 0x0d48;
 
 pub(super) async fn handle(call: Call, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());

@@ -1,26 +1,31 @@
 //! Fetch (1): read on the partitions' cores, gathered here; a fetch that finds too little waits for news.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use heizer_runtime::collections::HashMap;
 use heizer_runtime::cores::{self, CoreId};
 use heizer_runtime::{random, time};
+use heizer_server::Reply;
 use heizer_wire::messages::{
     FetchEpochEndOffset, FetchLeaderIdAndEpoch, FetchPartitionData, FetchRequest, FetchResponse,
     FetchableTopicResponse,
 };
-use heizer_wire::{ApiKey, ErrorCode, Records};
+use heizer_wire::{ApiKey, DecodeError, ErrorCode, Message, Reader, Records, encode_response};
 use uuid::Uuid;
 
 use super::{Call, error_code};
 use crate::error::PartitionError;
+use crate::fetch_budget::FetchClaim;
 use crate::fetch_session::{FetchItem, Plan, TopicKey};
 use crate::metadata::{MetadataImage, TopicImage};
 use crate::metrics::CoreMetrics;
 use crate::partition::Ends;
-use crate::shard::{Wait, Watched, here};
+use crate::shard::{Wait, Watched, by_owner, here};
+
+/// The isolation level that wants to be told of aborted transactions.
+const READ_COMMITTED: i8 = 1;
 
 /// One partition's part of a read, on its way to the owner core.
 #[derive(Clone, Debug)]
@@ -46,7 +51,7 @@ struct Found {
 /// What the answer says of one partition.
 enum Row {
     Found(Found),
-    Failed(ErrorCode, Option<Ends>),
+    Failed(ErrorCode),
 }
 
 /// One item of the plan with its place in the cluster.
@@ -56,20 +61,41 @@ struct Place {
     owner: CoreId,
 }
 
-pub(super) async fn handle(call: Call, request: FetchRequest) -> FetchResponse {
+pub(super) async fn reply(call: Call, correlation_id: i32, mut reader: Reader) -> Result<Reply, DecodeError> {
+    let version = call.version;
+    let request = FetchRequest::decode(&mut reader, version)?;
+    let (response, claim) = handle(call, request).await;
+    let frame = encode_response(correlation_id, ApiKey::Fetch, version, &response);
+    Ok(match claim {
+        Some(claim) => Reply::send_holding(frame, claim),
+        None => Reply::send(frame),
+    })
+}
+
+/// The response, and the claim on the core's memory that it keeps until it has left.
+async fn handle(call: Call, request: FetchRequest) -> (FetchResponse, Option<FetchClaim>) {
     let planned = call.shard.sessions.borrow_mut().plan(&request, call.version, random::u64());
     let plan = match planned {
         Ok(plan) => plan,
-        Err(code) => return FetchResponse { error_code: code.into(), ..FetchResponse::default() },
+        Err(code) => return (FetchResponse { error_code: code.into(), ..FetchResponse::default() }, None),
     };
     let deadline = time::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let image = call.shard.image();
     let places = places(&call, &image, &plan);
     let bytes_max =
         usize::try_from(request.max_bytes).unwrap_or(0).min(call.shard.config().fetch_max_bytes as usize);
-    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
+    // More than a response may hold is not worth waiting for.
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
+    let budget = &call.shard.fetch_budget;
     loop {
-        let rows = read_all(&call, &places, bytes_max).await;
+        let rest = deadline.saturating_duration_since(time::now());
+        // While there is no memory for an answer the fetch waits, as if there were nothing to read.
+        let claim = match budget.try_claim(call.connection.id, bytes_max) {
+            None => time::timeout(rest, budget.claim(call.connection.id, bytes_max)).await.ok(),
+            claim => claim,
+        };
+        let room = claim.as_ref().map(FetchClaim::bytes);
+        let rows = read_all(&call, &places, room.map(|room| room.min(bytes_max))).await;
         let bytes: usize =
             rows.iter().map(|row| if let Row::Found(found) = row { found.bytes } else { 0 }).sum();
         let urgent = places.is_empty()
@@ -79,15 +105,20 @@ pub(super) async fn handle(call: Call, request: FetchRequest) -> FetchResponse {
                 Row::Failed(..) => true,
             });
         let rest = deadline.saturating_duration_since(time::now());
-        if urgent || bytes >= bytes_min || rest.is_zero() {
+        if urgent || bytes >= bytes_min.min(room.unwrap_or(0)) || rest.is_zero() {
             CoreMetrics::add(&call.shard.metrics.record_bytes_out, bytes as u64);
             if rows.iter().any(|row| matches!(row, Row::Failed(..))) {
                 call.shard.metrics.count_error(ApiKey::Fetch);
             }
-            return respond(&call, &image, plan, places, rows);
+            let told_of_aborts = request.isolation_level == READ_COMMITTED;
+            let claim = claim.filter(|_| bytes > 0).map(|mut claim| {
+                claim.settle(bytes);
+                claim
+            });
+            return (respond(&call, &image, plan, places, rows, told_of_aborts), claim);
         }
         let watched = watched(&places, &rows);
-        drop(rows);
+        drop((rows, claim));
         let mut wait = Wait::register(&call.shard, watched);
         // Whether news or the deadline: what there is then is read and answered.
         let _ = time::timeout(rest, wait.news()).await;
@@ -109,18 +140,19 @@ fn places(call: &Call, image: &MetadataImage, plan: &Plan) -> Vec<Place> {
     plan.items.iter().map(place).collect()
 }
 
-/// Reads every place, each owner core in one call, with what is left of `bytes_max` after those before it. The first
-/// batch of the answer comes whatever its size (contract F1).
-async fn read_all(call: &Call, places: &[Place], bytes_max: usize) -> Vec<Row> {
+/// Reads every place, each owner core in one call, with what is left of `bytes_max` after those before it: the core of
+/// the first place first, so that the turns that sessions and clients take count between cores too. The first batch of
+/// the answer comes whatever its size (contract F1), unless there is no memory for any: None.
+async fn read_all(call: &Call, places: &[Place], bytes_max: Option<usize>) -> Vec<Row> {
     let mut rows: Vec<Option<Row>> = places.iter().map(|_| None).collect();
-    let mut left = bytes_max;
-    let mut empty = true;
+    let mut left = bytes_max.unwrap_or(0);
+    let mut empty = bytes_max.is_some();
     for (owner, targets) in targets(call, places, &mut rows) {
         let (at, targets): (Vec<usize>, Vec<Target>) = targets.into_iter().unzip();
         let count = targets.len();
         let called = cores::call(owner, move || read_here(targets, left, empty)).await;
-        let answers = called
-            .unwrap_or_else(|gone| (0..count).map(|_| Row::Failed(error_code(&gone.into()), None)).collect());
+        let answers =
+            called.unwrap_or_else(|gone| (0..count).map(|_| Row::Failed(error_code(&gone.into()))).collect());
         for (at, row) in at.into_iter().zip(answers) {
             if let Row::Found(found) = &row {
                 left = left.saturating_sub(found.bytes);
@@ -133,19 +165,18 @@ async fn read_all(call: &Call, places: &[Place], bytes_max: usize) -> Vec<Row> {
 }
 
 /// The targets of each owner core in the order of the places; what is refused here gets its row at once.
-fn targets(
-    call: &Call,
-    places: &[Place],
-    rows: &mut [Option<Row>],
-) -> BTreeMap<CoreId, Vec<(usize, Target)>> {
-    let mut by_owner: BTreeMap<CoreId, Vec<(usize, Target)>> = BTreeMap::new();
-    for (at, place) in places.iter().enumerate() {
-        match target(call, place) {
-            Ok(target) => by_owner.entry(place.owner).or_default().push((at, target)),
-            Err(code) => rows[at] = Some(Row::Failed(code, None)),
+fn targets(call: &Call, places: &[Place], rows: &mut [Option<Row>]) -> Vec<(CoreId, Vec<(usize, Target)>)> {
+    let owners = by_owner(places.iter().map(|place| place.owner));
+    let mut there = |at: usize| match target(call, &places[at]) {
+        Ok(target) => Some((at, target)),
+        Err(code) => {
+            rows[at] = Some(Row::Failed(code));
+            None
         }
-    }
-    by_owner
+    };
+    let targets =
+        owners.into_iter().map(|(owner, at)| (owner, at.into_iter().filter_map(&mut there).collect()));
+    targets.filter(|(_, targets): &(_, Vec<_>)| !targets.is_empty()).collect()
 }
 
 fn target(call: &Call, place: &Place) -> Result<Target, ErrorCode> {
@@ -163,7 +194,8 @@ fn target(call: &Call, place: &Place) -> Result<Target, ErrorCode> {
         partition: item.partition,
         offset: item.offset,
         bytes_max: usize::try_from(item.bytes_max).unwrap_or(0),
-        current_leader_epoch: item.current_leader_epoch,
+        // Kafka takes any negative epoch of a fetch for none.
+        current_leader_epoch: item.current_leader_epoch.max(-1),
         last_fetched_epoch: item.last_fetched_epoch,
     })
 }
@@ -175,7 +207,6 @@ async fn read_here(targets: Vec<Target>, bytes_max: usize, mut empty: bool) -> V
     let mut rows = Vec::with_capacity(targets.len());
     for target in targets {
         let partition = shard.partition(target.topic_id, target.partition);
-        let ends = partition.as_ref().ok().map(|partition| partition.ends());
         let read = match partition {
             Ok(partition) => read_one(&partition, &target, target.bytes_max.min(left), empty).await,
             Err(error) => Err(error),
@@ -190,7 +221,7 @@ async fn read_here(targets: Vec<Target>, bytes_max: usize, mut empty: bool) -> V
                 if matches!(error, PartitionError::Storage(_)) {
                     tracing::error!(partition = target.partition, %error, "a fetch cannot be read");
                 }
-                Row::Failed(error_code(&error), ends)
+                Row::Failed(error_code(&error))
             }
         });
     }
@@ -205,37 +236,35 @@ async fn read_one(
 ) -> Result<Found, PartitionError> {
     partition.check_epoch(target.current_leader_epoch)?;
     let ends = partition.ends();
-    if let Some(diverging) = diverging(partition, target) {
-        return Ok(Found { ends, parts: Vec::new(), bytes: 0, diverging: Some(diverging) });
+    let out_of_range = || PartitionError::OffsetOutOfRange {
+        offset: target.offset,
+        log_start: ends.log_start,
+        log_end: partition.log_end_offset(),
+    };
+    if target.last_fetched_epoch >= 0 {
+        // An epoch that we know nothing of: whatever the client has read is none of this log.
+        let end = partition.log().end_offset_for_epoch(target.last_fetched_epoch).ok_or_else(out_of_range)?;
+        // contract R7: what the client fetched last belongs to another history than ours.
+        if end.epoch < target.last_fetched_epoch || end.end_offset < target.offset {
+            let diverging = Some((end.epoch, end.end_offset));
+            return Ok(Found { ends, parts: Vec::new(), bytes: 0, diverging });
+        }
     }
     if target.offset < ends.log_start || target.offset > partition.log_end_offset() {
-        return Err(PartitionError::OffsetOutOfRange {
-            offset: target.offset,
-            log_start: ends.log_start,
-            log_end: partition.log_end_offset(),
-        });
+        return Err(out_of_range());
     }
-    // Between the high watermark and the log end there is nothing to read yet, which is no error.
+    // Between the high watermark and the log end there is nothing to read yet, which is no error, unless nothing ever
+    // will be.
+    if target.offset >= ends.high_watermark
+        && let Some(failed) = partition.log().failed()
+    {
+        return Err(failed.into());
+    }
     if target.offset >= ends.high_watermark || (bytes_max == 0 && !at_least_one) {
         return Ok(Found { ends, parts: Vec::new(), bytes: 0, diverging: None });
     }
     let read = partition.read(target.offset, bytes_max, at_least_one).await?;
     Ok(Found { ends, bytes: read.bytes, parts: read.parts, diverging: None })
-}
-
-/// contract R7: whether what the client fetched last belongs to another history than ours.
-fn diverging(partition: &crate::partition::Partition, target: &Target) -> Option<(i32, i64)> {
-    if target.last_fetched_epoch < 0 {
-        return None;
-    }
-    let end = partition.log().end_offset_for_epoch(target.last_fetched_epoch);
-    match end {
-        Some(end) if end.epoch < target.last_fetched_epoch || end.end_offset < target.offset => {
-            Some((end.epoch, end.end_offset))
-        }
-        Some(_) => None,
-        None => Some((-1, -1)),
-    }
 }
 
 fn watched(places: &[Place], rows: &[Row]) -> Vec<Watched> {
@@ -257,9 +286,11 @@ fn respond(
     plan: Plan,
     places: Vec<Place>,
     rows: Vec<Row>,
+    told_of_aborts: bool,
 ) -> FetchResponse {
     let mut sessions = call.shard.sessions.borrow_mut();
-    let mut responses: Vec<(TopicKey, FetchableTopicResponse)> = Vec::new();
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let mut by_topic: HashMap<TopicKey, usize> = HashMap::default();
     let mut moved = false;
     for (place, row) in places.into_iter().zip(rows) {
         let FetchItem { topic: key, partition, .. } = place.item;
@@ -269,7 +300,7 @@ fn respond(
                 let Ends { high_watermark, log_start } = found.ends;
                 sessions.tell(plan.session_id, &key, partition, high_watermark, log_start, data)
             }
-            Row::Failed(code, _) => {
+            Row::Failed(code) => {
                 moved |= *code == ErrorCode::NotLeaderOrFollower || *code == ErrorCode::FencedLeaderEpoch;
                 sessions.tell_error(plan.session_id, &key, partition);
                 true
@@ -278,21 +309,22 @@ fn respond(
         if plan.incremental && !news {
             continue;
         }
-        let data = partition_data(partition, place.topic.ok().as_deref(), row);
-        match responses.iter_mut().rev().find(|(topic, _)| *topic == key) {
-            Some((_, response)) => response.partitions.push(data),
-            None => {
-                let (topic, topic_id) = match &key {
-                    TopicKey::Name(name) => (name.clone(), Uuid::nil()),
-                    TopicKey::Id(id) => (Default::default(), *id),
-                };
-                responses.push((key, FetchableTopicResponse { topic, topic_id, partitions: vec![data] }));
-            }
-        }
+        let mut data = partition_data(partition, place.topic.ok().as_deref(), row);
+        // contract T2: only whoever reads what is committed is told; no transaction is served yet.
+        data.aborted_transactions = told_of_aborts.then(Vec::new);
+        let at = *by_topic.entry(key).or_insert_with_key(|key| {
+            let (topic, topic_id) = match key {
+                TopicKey::Name(name) => (name.clone(), Uuid::nil()),
+                TopicKey::Id(id) => (Default::default(), *id),
+            };
+            responses.push(FetchableTopicResponse { topic, topic_id, partitions: Vec::new() });
+            responses.len() - 1
+        });
+        responses[at].partitions.push(data);
     }
     FetchResponse {
         session_id: plan.session_id,
-        responses: responses.into_iter().map(|(_, response)| response).collect(),
+        responses,
         node_endpoints: if moved { endpoints(image) } else { Vec::new() },
         ..FetchResponse::default()
     }
@@ -317,11 +349,8 @@ fn partition_data(partition_index: i32, topic: Option<&TopicImage>, row: Row) ->
             records: Some(found.parts.into_iter().collect()),
             ..blank
         },
-        Row::Failed(code, ends) => {
+        Row::Failed(code) => {
             let mut data = FetchPartitionData { error_code: code.into(), ..blank };
-            if let Some(ends) = ends {
-                data.log_start_offset = ends.log_start;
-            }
             let leads_elsewhere =
                 matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
             if leads_elsewhere && let Some(state) = topic.and_then(|topic| topic.partition(partition_index)) {

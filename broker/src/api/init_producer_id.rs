@@ -22,6 +22,10 @@ pub(super) async fn handle(call: Call, request: InitProducerIdRequest) -> InitPr
             ErrorCode::TransactionalIdAuthorizationFailed
         });
     }
+    if (request.producer_id == -1) != (request.producer_epoch == -1) {
+        // One without the other names no producer.
+        return refused(ErrorCode::InvalidRequest);
+    }
     // Without a transactional id every call gives a new identity, also where the client names an old one (KIP-360).
     match call.shard.next_producer_id().await {
         Ok(producer_id) => {

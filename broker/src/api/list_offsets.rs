@@ -1,5 +1,8 @@
 //! ListOffsets (2): where a partition starts and ends, and what came when (contract L7).
 
+use std::collections::BTreeMap;
+
+use bytestring::ByteString;
 use heizer_runtime::cores;
 use heizer_wire::ErrorCode;
 use heizer_wire::messages::{
@@ -17,7 +20,17 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
-const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// The first version that knows a special timestamp; later Kafkas have more of them.
+fn known_from(timestamp: i64) -> i16 {
+    match timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        i64::MIN..LATEST_TIERED => i16::MAX,
+        _ => 0,
+    }
+}
 
 /// One question to an owner core.
 #[derive(Clone, Copy)]
@@ -43,12 +56,24 @@ pub(super) async fn handle(call: Call, request: ListOffsetsRequest) -> ListOffse
     let mut rows: Vec<Vec<ListOffsetsPartitionResponse>> = Vec::with_capacity(request.topics.len());
     let mut questions = Vec::new();
     let mut places = Vec::new();
+    let mut times: BTreeMap<(&ByteString, i32), u32> = BTreeMap::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            *times.entry((&topic.name, partition.partition_index)).or_default() += 1;
+        }
+    }
     for topic in &request.topics {
         let found = image.topic_named(&topic.name);
         let mut answers = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
             let leads = found.and_then(|topic| topic.partition(partition.partition_index));
             answers.push(match (found, leads) {
+                _ if times[&(&topic.name, partition.partition_index)] > 1 => {
+                    answer(partition.partition_index, Err(ErrorCode::InvalidRequest))
+                }
+                _ if call.version < known_from(partition.timestamp) => {
+                    answer(partition.partition_index, Err(ErrorCode::UnsupportedVersion))
+                }
                 (Some(found), Some(_)) => {
                     places.push((rows.len(), answers.len()));
                     questions.push(question(found.record.id, partition));
@@ -130,7 +155,7 @@ async fn look(question: Question) -> Result<Found, PartitionError> {
             return Ok(Found { timestamp: -1, offset, leader_epoch });
         }
         // Nothing is kept in another tier.
-        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => return Ok(NONE),
+        LATEST_TIERED => return Ok(NONE),
         MAX_TIMESTAMP => log.max_timestamp(end).await?,
         timestamp => log.offset_for_timestamp(timestamp, end).await?,
     };

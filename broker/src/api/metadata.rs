@@ -1,5 +1,6 @@
 //! Metadata (3): brokers, topics and who leads their partitions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -30,8 +31,12 @@ pub(super) async fn handle(call: Call, request: MetadataRequest) -> MetadataResp
         call.shard.image().topics().map(|topic| describe(topic, &request)).collect()
     } else {
         let mut answers = Vec::new();
+        // A topic is described once, however often it is named: the answer is bounded by what there is.
+        let mut asked = BTreeSet::new();
         for topic in request.topics.iter().flatten() {
-            answers.push(one(&call, &request, topic).await);
+            if asked.insert((topic.topic_id, &topic.name)) {
+                answers.push(one(&call, &request, topic).await);
+            }
         }
         answers
     };

@@ -124,7 +124,11 @@ async fn answer(shard: Rc<Shard>, request: Request) -> Reply {
         client_id: header.client_id.clone().unwrap_or_default(),
         connection: connection.clone(),
     };
-    let reply = dispatch(call, key, header.correlation_id, Reader::new(body)).await;
+    // What a request unfolds into may take as much as the largest frame.
+    let array_bytes_max =
+        usize::try_from(call.shard.config().memory_per_core_bytes / 4).unwrap_or(usize::MAX);
+    let reader = Reader::with_array_bytes_max(body, array_bytes_max);
+    let reply = dispatch(call, key, header.correlation_id, reader).await;
     drop(lease);
     match key {
         ApiKey::Produce => metrics.record_produce(time::now() - started),
@@ -152,7 +156,7 @@ async fn dispatch(
     }
     match key {
         ApiKey::Produce => produce::handle(call, correlation_id, reader).await,
-        ApiKey::Fetch => respond!(fetch::handle),
+        ApiKey::Fetch => fetch::reply(call, correlation_id, reader).await,
         ApiKey::ListOffsets => respond!(list_offsets::handle),
         ApiKey::Metadata => respond!(metadata::handle),
         ApiKey::OffsetCommit => respond!(offset_commit::handle),

@@ -34,6 +34,10 @@ enum Acks {
     All,
 }
 
+/// A client's timeout is for other replicas (Kafka); our own disk has at least this long, whatever the client says, for
+/// a batch that is appended and yet answered with an error comes again.
+const OWN_WRITE_MIN: Duration = Duration::from_secs(1);
+
 /// A checked batch on its way to its partition.
 struct Item {
     topic_id: Uuid,
@@ -97,7 +101,7 @@ pub(super) async fn handle(
 
 /// Outcomes in the order of the request's partitions.
 async fn produce(call: &Call, image: &MetadataImage, request: &ProduceRequest, acks: Acks) -> Vec<Outcome> {
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).max(OWN_WRITE_MIN);
     let mut outcomes = Vec::new();
     let mut items = Vec::new();
     let mut places = Vec::new();
@@ -163,7 +167,9 @@ fn check(
         .map_err(|error| refused(produce_code(&error), &error.to_string()))?;
     let mut batch = batch.bytes().clone();
     if info.is_transactional {
-        return Err(refused(ErrorCode::InvalidTxnState, "transactions are not served"));
+        // As for InitProducerId: final for the client.
+        let code = ErrorCode::TransactionalIdAuthorizationFailed;
+        return Err(refused(code, "transactions are not served"));
     }
     if config.cleanup_compact && info.walked.is_some_and(|walked| !walked.all_keyed) {
         return Err(refused(ErrorCode::InvalidRecord, "a compacted topic takes no record without a key"));
@@ -301,7 +307,12 @@ async fn confirm(
     let end = info.last_offset + 1;
     let rest = deadline.saturating_duration_since(time::now());
     let confirmed = match acks {
-        Acks::None => return Ok(info),
+        // Nobody is told. But the request counts as in flight until its bytes are out of the way, so that a client
+        // that waits for nothing is slowed down to what the disk takes.
+        Acks::None => {
+            let _ = partition.accepted(end).await;
+            return Ok(info);
+        }
         Acks::Leader => time::timeout(rest, partition.accepted(end)).await,
         Acks::All => time::timeout(rest, partition.committed(end)).await,
     };

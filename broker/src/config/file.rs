@@ -1,12 +1,28 @@
 //! The configuration file: TOML, as quoted dotted names or as nested tables, both read as dotted names.
 
-use toml::{Table, Value};
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
 
 use super::broker::ConfigError;
 
+/// What a file may hold.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Setting {
+    Bool(bool),
+    Integer(i64),
+    Decimal(f64),
+    Text(String),
+    List(Vec<Setting>),
+    Table(Settings),
+}
+
+type Settings = BTreeMap<String, Setting>;
+
 /// The settings in `text`, sorted by name. `file` is for messages.
 pub(super) fn settings(file: &str, text: &str) -> Result<Vec<(String, String)>, ConfigError> {
-    let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+    let table: Settings = toml::from_str(text).map_err(|error: toml::de::Error| ConfigError::Syntax {
         file: file.to_owned(),
         line: line_of(text, error.span().map_or(0, |span| span.start)),
         reason: error.message().lines().collect::<Vec<_>>().join(" "),
@@ -25,22 +41,26 @@ pub(super) fn settings(file: &str, text: &str) -> Result<Vec<(String, String)>, 
     Ok(settings)
 }
 
-fn flatten(prefix: &str, table: &Table, settings: &mut Vec<(String, String)>) {
+fn flatten(prefix: &str, table: &Settings, settings: &mut Vec<(String, String)>) {
     for (key, value) in table {
         let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match value {
-            Value::Table(inner) => flatten(&name, inner, settings),
+            Setting::Table(inner) => flatten(&name, inner, settings),
             value => settings.push((name, text_of(value))),
         }
     }
 }
 
 /// The text of a value as the registry parses it; lists become comma-separated.
-fn text_of(value: &Value) -> String {
+fn text_of(value: &Setting) -> String {
     match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(","),
-        value => value.to_string(),
+        Setting::Text(text) => text.clone(),
+        Setting::Bool(value) => value.to_string(),
+        Setting::Integer(value) => value.to_string(),
+        Setting::Decimal(value) => value.to_string(),
+        Setting::List(items) => items.iter().map(text_of).collect::<Vec<_>>().join(","),
+        // Inside of a list: no setting is a list of tables, and its parser says so.
+        Setting::Table(_) => "{ … }".to_owned(),
     }
 }
 

@@ -94,13 +94,13 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "heizer.memory.per.core.bytes",
         Kind::Long(16 << 20, 1 << 40),
         "67108864",
-        "Memory each core may use for requests, for the tails of its logs and for what it reads from disk.",
+        "Memory of each core: half of it for requests on their way, a quarter for the tails of its logs. No request may be larger than a quarter.",
     ),
     broker(
         "heizer.raft.groups",
         Kind::Int(1, 4_096),
         "64",
-        "Shard groups that partitions are spread over. Fixed when the cluster is created; later values are ignored.",
+        "Shard groups that partitions are spread over. Fixed when the cluster is created: another value is refused.",
     ),
     broker(
         "heizer.admin.listen",
@@ -187,6 +187,27 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "producer",
         &[one("compression.type")],
         "How batches are stored: as the producer compressed them. Other values are not supported yet.",
+    ),
+    both(
+        "compression.gzip.level",
+        Kind::Int(-1, 9),
+        "-1",
+        &[one("compression.gzip.level")],
+        "Accepted for compatibility. Batches stay as the producer compressed them.",
+    ),
+    both(
+        "compression.lz4.level",
+        Kind::Int(1, 17),
+        "9",
+        &[one("compression.lz4.level")],
+        "Accepted for compatibility. Batches stay as the producer compressed them.",
+    ),
+    both(
+        "compression.zstd.level",
+        Kind::Int(-131_072, 22),
+        "3",
+        &[one("compression.zstd.level")],
+        "Accepted for compatibility. Batches stay as the producer compressed them.",
     ),
     broker(
         "log.message.timestamp.type",
@@ -290,7 +311,7 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "file.delete.delay.ms",
         long(0),
         &[one("log.segment.delete.delay.ms")],
-        "How long the files of a removed segment stay before they are deleted.",
+        "Accepted for Kafka's sake: the files of a removed segment go at once.",
     ),
     // Retention and compaction.
     unset("log.retention.ms", long(-1), "Broker default of retention.ms."),

@@ -13,7 +13,7 @@ pub mod outcome;
 pub mod placement;
 pub mod shard;
 
-pub use cluster::{BrokerRecord, ClusterState, Configs, TopicRecord};
+pub use cluster::{BrokerRecord, ClusterState, Configs, PARTITIONS_PER_TOPIC_MAX, TopicRecord};
 pub use command::{ClusterCommand, NewTopic, PartitionAssignment, ShardCommand};
 pub use image::{ImageBuilder, ImageChange, MetadataImage, TopicImage};
 pub use names::{TopicNameError, check_topic_name};

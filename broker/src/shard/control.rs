@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Shard, here};
 use crate::metadata::{
     CLUSTER_GROUP, ClusterCommand, ClusterError, ClusterOutcome, ImageChange, MetadataImage, NewTopic,
-    PartitionAssignment, ShardCommand, TopicRecord, assign_replicas,
+    PARTITIONS_PER_TOPIC_MAX, PartitionAssignment, ShardCommand, TopicRecord, assign_replicas,
 };
 
 /// Why the control plane did not do what it was asked.
@@ -73,9 +73,14 @@ impl Shard {
 
     /// Creates a topic and resolves to its id when every core knows it and every partition is open.
     pub async fn create_topic(&self, plan: TopicPlan, validate_only: bool) -> Result<Uuid, ControlError> {
+        if plan.partitions as usize > PARTITIONS_PER_TOPIC_MAX {
+            // Before anything is made in proportion to the number.
+            return Err(ClusterError::InvalidPartitions.into());
+        }
         let topic = self.new_topic(plan)?;
+        // What is refused now is not worth an entry in the log; what passes is judged again when it is applied.
+        self.cluster_state().borrow().check_create(&topic)?;
         if validate_only {
-            self.cluster_state().borrow().check_create(&topic)?;
             return Ok(Uuid::nil());
         }
         let id = topic.id;

@@ -21,6 +21,7 @@ use super::control::ControlError;
 use super::waits::{Waits, wake};
 use super::{Groups, Node, OFFSETS_TOPIC, Shard, producer_ids};
 use crate::coordinator::group::GroupConfig;
+use crate::fetch_budget::FetchBudget;
 use crate::fetch_session::FetchSessions;
 use crate::metadata::{
     CLUSTER_GROUP, ClusterState, ImageBuilder, ImageChange, MetadataImage, ShardCommand, ShardState,
@@ -95,6 +96,7 @@ impl Shard {
             end: Default::default(),
             groups: Rc::new(Groups::new(group_config, code_of)),
             sessions: FetchSessions::new((config.fetch_sessions_max as usize).div_ceil(cores)).into(),
+            fetch_budget: FetchBudget::new(memory / 4),
             metrics: Rc::new(CoreMetrics::default()),
             node,
         });

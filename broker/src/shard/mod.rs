@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::config::{BrokerConfig, TopicConfig};
 use crate::error::PartitionError;
+use crate::fetch_budget::FetchBudget;
 use crate::fetch_session::FetchSessions;
 use crate::metadata::{ClusterState, Configs, ImageBuilder, Layout, MetadataImage, ShardState, TopicImage};
 use crate::metrics::CoreMetrics;
@@ -85,6 +86,8 @@ pub struct Shard {
     pub groups: Rc<Groups>,
     /// The fetch sessions of this core's connections.
     pub sessions: RefCell<FetchSessions>,
+    /// What answers to fetches may hold.
+    pub fetch_budget: Rc<FetchBudget>,
     /// What this core counts.
     pub metrics: Rc<CoreMetrics>,
 }

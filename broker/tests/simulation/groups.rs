@@ -98,8 +98,8 @@ async fn sync(
         generation_id: joined.generation_id,
         member_id: joined.member_id.clone(),
         group_instance_id: None,
-        protocol_type: None,
-        protocol_name: None,
+        protocol_type: joined.protocol_type.clone(),
+        protocol_name: joined.protocol_name.clone(),
         assignments: give.iter().map(assignment).collect(),
     };
     let answer = ask(connection, &request).await;

@@ -195,6 +195,16 @@ pub async fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Replaces `path` by `contents` so that a crash leaves the old or the new file whole: a temporary file beside it,
 /// synced, renamed over it, and the directory synced.
 pub async fn write_atomic(path: &Path, contents: Vec<u8>) -> io::Result<()> {
+    replace(path, contents).await?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent).await,
+        _ => sync_dir(Path::new(".")).await,
+    }
+}
+
+/// Like [`write_atomic`], but which of the two files a crash leaves is open until the caller has synced the directory:
+/// once for several files.
+pub async fn replace(path: &Path, contents: Vec<u8>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = Path::new(&temporary);
@@ -205,9 +215,5 @@ pub async fn write_atomic(path: &Path, contents: Vec<u8>) -> io::Result<()> {
     }
     file.sync_all().await?;
     drop(file);
-    rename(temporary, path).await?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent).await,
-        _ => sync_dir(Path::new(".")).await,
-    }
+    rename(temporary, path).await
 }

@@ -1,6 +1,7 @@
 //! The requests in flight on one connection: futures first polled in request order, completing in any order, their
 //! replies leaving in request order (contract P4).
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::task::{Context, Poll};
@@ -24,9 +25,11 @@ pub(crate) struct Pipeline<F: Future<Output = Reply>> {
     /// Frame sizes of what runs, in request order.
     sizes: VecDeque<usize>,
     bytes_running: usize,
-    outbox: VecDeque<(Vec<Bytes>, Duration)>,
+    outbox: VecDeque<Queued>,
     /// Replies handed to the writer and not yet written.
     writing: usize,
+    /// What those replies hold.
+    writing_held: Vec<Box<dyn Any>>,
     /// The longest mute among the replies that are not yet written.
     mute_queued: Duration,
     muted_until: Instant,
@@ -34,6 +37,13 @@ pub(crate) struct Pipeline<F: Future<Output = Reply>> {
     closing: bool,
     broken: bool,
     revision: u64,
+}
+
+/// A reply whose turn has come.
+struct Queued {
+    frame: Vec<Bytes>,
+    mute: Duration,
+    held: Option<Box<dyn Any>>,
 }
 
 /// Whether the next request may be taken.
@@ -55,6 +65,7 @@ impl<F: Future<Output = Reply>> Pipeline<F> {
             bytes_running: 0,
             outbox: VecDeque::new(),
             writing: 0,
+            writing_held: Vec::new(),
             mute_queued: Duration::ZERO,
             muted_until: Instant::ZERO,
             no_more_requests: false,
@@ -100,18 +111,18 @@ impl<F: Future<Output = Reply>> Pipeline<F> {
             let bytes = self.sizes.pop_front().expect("one size per future");
             self.bytes_running -= bytes;
             match reply {
-                Reply::Send { frame, mute } => self.queue(frame, mute),
+                Reply::Send { frame, mute, held } => self.queue(Queued { frame, mute, held }),
                 Reply::Nothing { mute } if mute.is_zero() => {}
-                Reply::Nothing { mute } => self.queue(Vec::new(), mute),
+                Reply::Nothing { mute } => self.queue(Queued { frame: Vec::new(), mute, held: None }),
                 Reply::Close => self.close(),
             }
         }
     }
 
-    fn queue(&mut self, frame: Vec<Bytes>, mute: Duration) {
+    fn queue(&mut self, reply: Queued) {
         if !self.broken {
-            self.mute_queued = self.mute_queued.max(mute);
-            self.outbox.push_back((frame, mute));
+            self.mute_queued = self.mute_queued.max(reply.mute);
+            self.outbox.push_back(reply);
         }
     }
 
@@ -137,6 +148,7 @@ impl<F: Future<Output = Reply>> Pipeline<F> {
         self.broken = true;
         self.outbox.clear();
         self.writing = 0;
+        self.writing_held.clear();
         self.mute_queued = Duration::ZERO;
     }
 
@@ -155,8 +167,9 @@ impl<F: Future<Output = Reply>> Pipeline<F> {
         let mut bytes = 0;
         while bytes < BATCH_BYTES
             && parts.len() < BATCH_PARTS
-            && let Some((frame, _)) = self.outbox.pop_front()
+            && let Some(Queued { frame, held, .. }) = self.outbox.pop_front()
         {
+            self.writing_held.extend(held);
             bytes += frame.iter().map(Bytes::len).sum::<usize>();
             if parts.is_empty() {
                 parts = frame;
@@ -171,16 +184,19 @@ impl<F: Future<Output = Reply>> Pipeline<F> {
     /// The last batch has left: whatever mute its replies carried begins now.
     pub(crate) fn batch_written(&mut self, now: Instant) {
         self.writing = 0;
+        self.writing_held.clear();
         self.revision += 1;
         if !self.mute_queued.is_zero() {
             self.muted_until = self.muted_until.max(now + self.mute_queued);
-            self.mute_queued = self.outbox.iter().map(|(_, mute)| *mute).max().unwrap_or_default();
+            self.mute_queued = self.outbox.iter().map(|reply| reply.mute).max().unwrap_or_default();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use futures::FutureExt;
     use futures::channel::oneshot;
     use futures::future::LocalBoxFuture;
@@ -236,6 +252,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reply_holds_is_dropped_when_it_has_left_or_cannot() {
+        let mut pipeline: Pipeline<Boxed> = Pipeline::new();
+        let held = Rc::new(());
+        let reply = |held: &Rc<()>| {
+            let reply = Reply::send_holding(vec![Bytes::from_static(b"x")], held.clone());
+            async move { reply }.boxed_local()
+        };
+        pipeline.push(reply(&held), 1);
+        poll(&mut pipeline);
+        assert!(matches!(pipeline.poll_batch(), Poll::Ready(Some(_))));
+        assert_eq!(Rc::strong_count(&held), 2, "it is being written");
+        pipeline.batch_written(Instant::ZERO);
+        assert_eq!(Rc::strong_count(&held), 1);
+        pipeline.push(reply(&held), 1);
+        poll(&mut pipeline);
+        assert_eq!(Rc::strong_count(&held), 2, "it waits for its turn");
+        pipeline.break_off();
+        assert_eq!(Rc::strong_count(&held), 1);
+    }
+
+    #[test]
     fn limits_hold_by_count_and_by_bytes_and_a_single_large_request_passes() {
         let limits = Limits { requests_in_flight_max: 2, bytes_in_flight_max: 100, ..Limits::default() };
         let mut pipeline = Pipeline::new();
@@ -265,7 +302,7 @@ mod tests {
         let mut pipeline = Pipeline::new();
         let (sender, future) = pending();
         pipeline.push(future, 1);
-        sender.send(Reply::Send { frame: vec![], mute: Duration::from_millis(50) }).unwrap();
+        sender.send(Reply::Send { frame: vec![], mute: Duration::from_millis(50), held: None }).unwrap();
         poll(&mut pipeline);
         assert_eq!(pipeline.admit(&limits, Instant::ZERO), Admit::Later);
         assert!(pipeline.poll_batch().is_ready());

@@ -1,5 +1,6 @@
 //! What a server asks of the program behind it.
 
+use std::any::Any;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -50,6 +51,8 @@ pub enum Reply {
         /// After the response has left, nothing more is read from the connection for this long (KIP-219, contract
         /// P5). Zero for none.
         mute: Duration,
+        /// Dropped once the response has left, or never will: such as a share of a budget.
+        held: Option<Box<dyn Any>>,
     },
     /// No bytes at all: Produce with acks=0 (contract P4).
     Nothing {
@@ -63,7 +66,12 @@ pub enum Reply {
 impl Reply {
     /// A response without throttling.
     pub fn send(frame: Vec<Bytes>) -> Reply {
-        Reply::Send { frame, mute: Duration::ZERO }
+        Reply::Send { frame, mute: Duration::ZERO, held: None }
+    }
+
+    /// A response without throttling that keeps something until it has left.
+    pub fn send_holding(frame: Vec<Bytes>, held: impl Any) -> Reply {
+        Reply::Send { frame, mute: Duration::ZERO, held: Some(Box::new(held)) }
     }
 
     /// No response and no throttling.

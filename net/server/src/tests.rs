@@ -57,7 +57,10 @@ impl Service for Script {
             match header.api_key {
                 NOTHING => Reply::nothing(),
                 CLOSE => Reply::Close,
-                MUTE => Reply::Send { frame: answer(body), mute: Duration::from_millis(number) },
+                MUTE => {
+                    let mute = Duration::from_millis(number);
+                    Reply::Send { frame: answer(body), mute, held: None }
+                }
                 PANIC => panic!("asked to"),
                 LARGE => Reply::send(answer(vec![7; 8 << 20].into())),
                 _ => Reply::send(answer(body)),

@@ -8,15 +8,17 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::{self, Either};
 use heizer_runtime::fs::{self, File, OpenOptions, WriteSync};
 use heizer_runtime::task;
 use heizer_runtime::time::{self, Instant};
 
 use crate::config::Level;
+use crate::epoch::EpochCache;
 use crate::error::{IoContext, LogFailed, StorageError};
 use crate::log::{Log, Role, State};
-use crate::paths::{EPOCHS, METADATA};
+use crate::paths::{self, EPOCHS, METADATA};
 use crate::segment::Segment;
 
 /// At level memory, data is written when there is this much of it, or after this time.
@@ -25,8 +27,8 @@ const LAZY_MS: u64 = 1000;
 
 /// What the flush task does next.
 enum Job {
-    /// Make durable what the next data stands on: the directory, the epoch checkpoint.
-    Ground,
+    /// Make durable what the next data, that of this segment, stands on: the directory, the epoch checkpoint.
+    Ground(Rc<Segment>),
     /// Write what is appended to this segment.
     Write { segment: Rc<Segment>, sync: WriteSync, segment_bytes: u32 },
     /// Seal a segment that was rolled.
@@ -99,7 +101,10 @@ impl Log {
 
     async fn carry_out(&self, job: Job) -> Result<(), StorageError> {
         match job {
-            Job::Ground => drop(future::try_join(self.settle_home(), self.write_epochs()).await?),
+            Job::Ground(first) => {
+                self.settle_home(Some(&first)).await?;
+                self.write_epochs().await?;
+            }
             Job::Write { segment, sync, segment_bytes } => {
                 let file = segment.prepare().await?;
                 if self.state.borrow().epochs_dirty {
@@ -135,39 +140,69 @@ impl Log {
         Ok(())
     }
 
-    /// Puts the directory and its metadata on stable storage, unless they are.
-    pub(super) async fn settle_home(&self) -> Result<(), StorageError> {
+    /// Makes the directory with its metadata, and the file of its first segment, on stable storage, unless that is
+    /// done. The epoch checkpoint joins in.
+    pub(super) async fn settle_home(&self, first: Option<&Rc<Segment>>) -> Result<(), StorageError> {
         if self.state.borrow().home_durable {
             return Ok(());
         }
-        let metadata = self.dir.join(METADATA);
-        let parent = self.dir.parent().unwrap_or(Path::new("."));
-        let text = async {
-            let options = OpenOptions { read: true, ..OpenOptions::default() };
-            let file = File::open(&metadata, options).await.at(&metadata, "open")?;
-            file.sync_all().await.at(&metadata, "sync")
+        fs::create_dir_all(&self.dir).await.at(&self.dir, "create")?;
+        let first = first.filter(|first| !first.exists());
+        let file = async {
+            match first {
+                Some(first) => first.make_file().await,
+                None => Ok(()),
+            }
         };
+        let ((), epochs, ()) = future::try_join3(self.write_metadata(), self.replace_epochs(), file).await?;
+        let parent = self.dir.parent().unwrap_or(Path::new("."));
         let sync = async |dir| fs::sync_dir(dir).await.at(dir, "sync");
-        future::try_join3(text, sync(&self.dir), sync(parent)).await?;
+        future::try_join(sync(&self.dir), sync(parent)).await?;
+        if let Some(first) = first {
+            first.mark_made();
+        }
+        self.checkpointed(epochs);
         self.state.borrow_mut().home_durable = true;
         Ok(())
     }
 
+    async fn write_metadata(&self) -> Result<(), StorageError> {
+        let path = self.dir.join(METADATA);
+        let options = OpenOptions { write: true, create: true, truncate: true, ..OpenOptions::default() };
+        let file = File::open(&path, options).await.at(&path, "create")?;
+        let text = Bytes::from(paths::encode_metadata(self.topic_id));
+        file.write_at(vec![text], 0, WriteSync::None).await.at(&path, "write")?;
+        file.sync_all().await.at(&path, "sync")
+    }
+
     /// Brings the epoch checkpoint up to date, unless it is.
     pub(super) async fn write_epochs(&self) -> Result<(), StorageError> {
+        let Some(epochs) = self.replace_epochs().await? else { return Ok(()) };
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        self.checkpointed(Some(epochs));
+        Ok(())
+    }
+
+    /// Writes the epoch checkpoint, unless it is up to date; it is there durably when the directory has been synced.
+    async fn replace_epochs(&self) -> Result<Option<EpochCache>, StorageError> {
         let epochs = {
             let state = self.state.borrow();
             if !state.epochs_dirty {
-                return Ok(());
+                return Ok(None);
             }
             state.epochs.clone()
         };
         let path = self.dir.join(EPOCHS);
-        fs::write_atomic(&path, epochs.encode()).await.at(&path, "write")?;
-        let mut state = self.state.borrow_mut();
-        state.checkpointed = epochs;
-        state.epochs_changed();
-        Ok(())
+        fs::replace(&path, epochs.encode()).await.at(&path, "write")?;
+        Ok(Some(epochs))
+    }
+
+    fn checkpointed(&self, epochs: Option<EpochCache>) {
+        if let Some(epochs) = epochs {
+            let mut state = self.state.borrow_mut();
+            state.checkpointed = epochs;
+            state.epochs_changed();
+        }
     }
 
     /// A segment was synced: where nothing before is unsynced, the durable end follows.
@@ -211,8 +246,8 @@ impl State {
     fn next_job(&self) -> Option<Job> {
         // Contract L5: the epochs are durable no later than the data they describe, and no earlier than need be.
         let ungrounded = self.epochs_dirty || !self.home_durable;
-        if ungrounded && self.segments.iter().any(|segment| segment.unwritten() > 0) {
-            return Some(Job::Ground);
+        if ungrounded && let Some(first) = self.segments.iter().find(|segment| segment.unwritten() > 0) {
+            return Some(Job::Ground(first.clone()));
         }
         let level = self.config.level();
         let forced = self.durable_end < self.forced_end || self.exclusive_waiting > 0;

@@ -1,5 +1,6 @@
 //! Retention, deleting records, rolling by hand, closing, deleting.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -108,7 +109,9 @@ impl Log {
             }
             active
         };
-        let result = if active.exists() { active.seal().await } else { Ok(()) };
+        // One that nobody has written to since an earlier close has all its files.
+        let changed = active.exists() && !active.is_as_sealed_before();
+        let result = if changed { active.seal().await } else { Ok(()) };
         self.mark_closed();
         drop(exclusive);
         result
@@ -169,16 +172,26 @@ impl State {
     }
 }
 
-/// Kafka's name for a partition directory on its way out: `<name>.<32 hex digits>-delete`.
+/// Kafka's name for a partition directory on its way out: `<name>.<32 hex digits>-delete`, a long name cut short so that
+/// the file system takes it.
 fn deleted_name(dir: &Path, id: [u8; 16]) -> PathBuf {
-    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    dir.with_file_name(format!("{name}.{:032x}{DELETE_SUFFIX}", u128::from_be_bytes(id)))
+    const FILE_NAME_BYTES_MAX: usize = 255;
+    let suffix = format!(".{:032x}{DELETE_SUFFIX}", u128::from_be_bytes(id));
+    let mut name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    while name.len() + suffix.len() > FILE_NAME_BYTES_MAX {
+        name.pop();
+    }
+    dir.with_file_name(name + &suffix)
 }
 
 /// Renames before it removes, so that a crash on the way leaves no half a log that could be taken for one.
 async fn remove_directory(dir: &Path) -> Result<(), StorageError> {
     let gone = deleted_name(dir, random::bytes());
-    fs::rename(dir, &gone).await.at(dir, "rename")?;
+    match fs::rename(dir, &gone).await {
+        // The log has never held any data.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        renamed => renamed.at(dir, "rename")?,
+    }
     let parent = gone.parent().unwrap_or(Path::new("."));
     fs::sync_dir(parent).await.at(parent, "sync")?;
     fs::remove_dir_all(&gone).await.at(&gone, "remove")

@@ -82,7 +82,8 @@ struct State {
     checkpointed: EpochCache,
     /// The two differ: the checkpoint is written before the next data.
     epochs_dirty: bool,
-    /// The directory and its metadata are on stable storage, as they must be before the first data.
+    /// The directory and its metadata are on stable storage, as they must be before the first data. Until then
+    /// they need not even be there.
     home_durable: bool,
     producers: ProducerState,
     role: Role,

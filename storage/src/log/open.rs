@@ -10,8 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use bytes::Bytes;
-use heizer_runtime::fs::{self, File, OpenOptions, WriteSync};
+use heizer_runtime::fs::{self, File, OpenOptions};
 use heizer_runtime::sync::Event;
 use heizer_runtime::time::wall_clock_ms;
 use heizer_wire::record_batch::BatchHeader;
@@ -69,9 +68,8 @@ pub struct Cut {
 impl Log {
     /// Opens the log in `dir`, or starts one where there is none.
     ///
-    /// The caller knows that there is such a partition, from a source that outlives a crash. So an empty log needs
-    /// nothing on stable storage: its directory and `partition.metadata` are written here and made durable before
-    /// the first batch, and a log without a batch that a crash took away is started anew.
+    /// The caller knows that there is such a partition, from a source that outlives a crash. So a log without data
+    /// needs nothing on the disk: its directory and `partition.metadata` are made, durably, with its first data.
     pub async fn open(
         dir: &Path,
         topic_id: [u8; 16],
@@ -80,7 +78,7 @@ impl Log {
         ctx: Rc<StorageContext>,
     ) -> Result<(Rc<Log>, RecoveryReport), OpenError> {
         let listing = Listing::read(dir).await?;
-        claim_home(dir, topic_id, &listing).await?;
+        check_owner(dir, topic_id, &listing).await?;
         let mut opened = Opened { home_durable: listing.holds_data(), ..Opened::default() };
         opened.open(dir, &listing, mode, &config, &ctx).await?;
         let report = RecoveryReport {
@@ -190,16 +188,15 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Whether a batch was ever written and not removed since. Before the first one, directory and metadata have
-    /// become durable.
+    /// Whether there is a batch, or was: then directory and metadata are on stable storage.
     fn holds_data(&self) -> bool {
         self.logs.values().any(|&bytes| bytes > 0)
     }
 }
 
-/// Sees to it that `dir` is there and belongs to the topic. What a crash has left of a log without a batch may lack
-/// its metadata or have them torn; they are written again.
-async fn claim_home(dir: &Path, topic_id: [u8; 16], listing: &Listing) -> Result<(), StorageError> {
+/// Sees to it that what is in `dir` belongs to the topic. Without data the metadata may be missing, or torn where a
+/// crash came between: they are written with the first data.
+async fn check_owner(dir: &Path, topic_id: [u8; 16], listing: &Listing) -> Result<(), StorageError> {
     let path = dir.join(METADATA);
     let text = if listing.metadata { read_if_there(&path).await? } else { None };
     let reason = match text.as_deref().map(paths::decode_metadata) {
@@ -208,13 +205,7 @@ async fn claim_home(dir: &Path, topic_id: [u8; 16], listing: &Listing) -> Result
             let (found, wanted) = (paths::encode_id(found), paths::encode_id(topic_id));
             format!("belongs to topic {found}, and not to {wanted}")
         }
-        None | Some(None) if !listing.holds_data() => {
-            fs::create_dir_all(dir).await.at(dir, "create")?;
-            let options = OpenOptions { write: true, create: true, truncate: true, ..OpenOptions::default() };
-            let file = File::open(&path, options).await.at(&path, "create")?;
-            let text = vec![Bytes::from(paths::encode_metadata(topic_id))];
-            return file.write_at(text, 0, WriteSync::None).await.at(&path, "write");
-        }
+        None | Some(None) if !listing.holds_data() => return Ok(()),
         Some(None) => "not a partition.metadata of version 0".to_owned(),
         None => "missing".to_owned(),
     };
@@ -358,12 +349,13 @@ impl Opened {
         let Some(&(first, _)) = bases.first() else { return Ok(()) };
         self.epochs.truncate_end(first);
         for (at, &(base, file_bytes)) in bases.iter().enumerate() {
-            let mut scan = Scan::new(dir, base, file_bytes);
+            let mut scan = Scan::open(dir, base, file_bytes).await?;
             let stop = scan.run(&mut self.epochs, &mut self.producers, config).await?;
             self.scanned_bytes += scan.bytes;
             let index_files = listing.indexed.contains(&base);
-            let (bytes, next_offset) = (scan.bytes, scan.next_offset);
+            let (bytes, next_offset, file) = (scan.bytes, scan.next_offset, scan.file.clone());
             let segment = Segment::found(dir, base, scan.found(index_files).await?, ctx);
+            segment.keep_open(file);
             segment.trim().await?;
             self.segments.push_back(segment.clone());
             let later = &bases[at + 1..];
@@ -461,7 +453,8 @@ pub(super) async fn replay_producers(
 
 /// The check of one segment.
 struct Scan {
-    dir: PathBuf,
+    path: PathBuf,
+    file: File,
     base: i64,
     file_bytes: u64,
     /// Bytes that hold.
@@ -472,22 +465,21 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(dir: &Path, base: i64, file_bytes: u64) -> Self {
-        Self {
-            dir: dir.to_owned(),
+    /// The file is opened as its segment wants it afterwards.
+    async fn open(dir: &Path, base: i64, file_bytes: u64) -> Result<Self, StorageError> {
+        let path = paths::numbered(dir, base, LOG);
+        let options = OpenOptions { read: true, write: true, direct: true, ..OpenOptions::default() };
+        let file = File::open(&path, options).await.at(&path, "open")?;
+        Ok(Self {
+            path,
+            file,
             base,
             file_bytes,
             bytes: 0,
             next_offset: base,
             indexes: Indexes::default(),
             first_timestamp: None,
-        }
-    }
-
-    async fn open(&self) -> Result<(File, PathBuf), StorageError> {
-        let path = paths::numbered(&self.dir, self.base, LOG);
-        let options = OpenOptions { read: true, direct: true, ..OpenOptions::default() };
-        Ok((File::open(&path, options).await.at(&path, "open")?, path))
+        })
     }
 
     /// Gives the reason why it does not go on, unless that is its end.
@@ -497,9 +489,8 @@ impl Scan {
         producers: &mut ProducerState,
         config: &LogConfig,
     ) -> Result<Option<String>, StorageError> {
-        let (file, path) = self.open().await?;
         let now_ms = wall_clock_ms();
-        let mut walker = Walker::new(file, &path, 0, self.file_bytes);
+        let mut walker = Walker::new(self.file.clone(), &self.path, 0, self.file_bytes);
         loop {
             let (header, position, bytes) = match walker.next().await? {
                 Step::Batch { header, position, bytes } => (header, position, bytes),
@@ -527,9 +518,8 @@ impl Scan {
     }
 
     async fn found(self, index_files: bool) -> Result<Found, StorageError> {
-        let (file, path) = self.open().await?;
-        let head =
-            crate::segment::read_range(&file, &path, block_floor(self.bytes)..self.bytes).await?.to_vec();
+        let tail = block_floor(self.bytes)..self.bytes;
+        let head = crate::segment::read_range(&self.file, &self.path, tail).await?.to_vec();
         Ok(Found {
             bytes: self.bytes,
             head,

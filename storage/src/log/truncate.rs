@@ -121,6 +121,7 @@ impl Log {
     }
 
     async fn restart_at(&self, offset: i64, _exclusive: &Exclusive) -> Result<(), StorageError> {
+        self.settle_home(None).await?;
         remove_if_there(&self.dir.join(LOG_START)).await?;
         let fresh = {
             let config = self.config();
@@ -143,7 +144,6 @@ impl Log {
             segment.remove().await?;
         }
         fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
-        self.settle_home().await?;
         fresh.prepare().await?;
         self.write_epochs().await?;
         self.drop_snapshots_above(-1).await

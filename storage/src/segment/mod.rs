@@ -379,7 +379,8 @@ impl Segment {
         Ok(self.keep_open(file))
     }
 
-    fn keep_open(self: &Rc<Self>, file: File) -> File {
+    /// Uses `file`, opened for reading and direct writing, from here on.
+    pub(crate) fn keep_open(self: &Rc<Self>, file: File) -> File {
         self.file.borrow_mut().open = Some(file.clone());
         self.ctx.note_open_file(self);
         file

@@ -39,19 +39,9 @@ impl Segment {
             (file.exists, file.stale_indexes)
         };
         if !exists {
-            let options = OpenOptions {
-                read: true,
-                write: true,
-                create: true,
-                truncate: true,
-                direct: true,
-                ..OpenOptions::default()
-            };
-            let file = File::open(&self.path, options).await.at(&self.path, "create")?;
-            file.sync_all().await.at(&self.path, "sync")?;
+            self.make_file().await?;
             fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
-            self.keep_open(file);
-            self.file.borrow_mut().exists = true;
+            self.mark_made();
         }
         if stale_indexes {
             remove_if_there(&paths::numbered(&self.dir, self.base, INDEX)).await?;
@@ -60,6 +50,32 @@ impl Segment {
             self.file.borrow_mut().stale_indexes = false;
         }
         self.open_file().await
+    }
+
+    /// Creates the file. It is there durably, and [`mark_made`](Self::mark_made) may say so, when the directory has
+    /// been synced.
+    pub(crate) async fn make_file(self: &Rc<Self>) -> Result<(), StorageError> {
+        let options = OpenOptions {
+            read: true,
+            write: true,
+            create: true,
+            truncate: true,
+            direct: true,
+            ..OpenOptions::default()
+        };
+        let file = File::open(&self.path, options).await.at(&self.path, "create")?;
+        file.sync_all().await.at(&self.path, "sync")?;
+        self.keep_open(file);
+        Ok(())
+    }
+
+    pub(crate) fn mark_made(&self) {
+        self.file.borrow_mut().exists = true;
+    }
+
+    /// Whether the segment is as an earlier process has sealed it, in its files and in memory.
+    pub(crate) fn is_as_sealed_before(&self) -> bool {
+        self.file.borrow().stale_indexes
     }
 
     /// Writes what is appended by the time of the first poll and returns the offset after it. One
@@ -191,38 +207,44 @@ impl Segment {
         Ok(())
     }
 
-    /// Seals the segment: exact length, then producer snapshot, time index, offset index. The offset index comes
-    /// last, so that its presence says that the rest is there (recovery relies on it).
+    /// Seals the segment: exact length, then both index files, whose presence says so (recovery relies on it), and
+    /// the producer snapshot, which recovery can do without.
     pub(crate) async fn seal(self: &Rc<Self>) -> Result<(), StorageError> {
         assert_eq!(self.unwritten(), 0, "sealing a segment with unwritten bytes");
         self.trim().await?;
         let snapshot = self.snapshot.borrow_mut().take();
-        if let Some(snapshot) = snapshot {
-            write_snapshot(&self.dir, self.next_offset(), snapshot).await?;
-        }
         let mut indexes = match &*self.indexes.borrow() {
             IndexPlace::Growing(indexes) => indexes.clone(),
             IndexPlace::Sealed(_) => return Ok(()),
         };
         indexes.finish();
-        self.write_indexes(&indexes).await?;
+        let snapshot = async {
+            let Some(snapshot) = snapshot else { return Ok(()) };
+            let path = paths::numbered(&self.dir, self.next_offset(), SNAPSHOT);
+            fs::replace(&path, snapshot).await.at(&path, "write")
+        };
+        future::try_join(snapshot, self.replace_indexes(&indexes)).await?;
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
         let charge = self.ctx.charge_index(self, indexes.memory());
         *self.indexes.borrow_mut() = IndexPlace::Sealed(Some((Rc::new(indexes), charge)));
         Ok(())
     }
 
     pub(crate) async fn write_indexes(&self, indexes: &Indexes) -> Result<(), StorageError> {
-        let path = paths::numbered(&self.dir, self.base, TIME_INDEX);
-        fs::write_atomic(&path, indexes.times.encode()).await.at(&path, "write")?;
-        let path = paths::numbered(&self.dir, self.base, INDEX);
-        fs::write_atomic(&path, indexes.offsets.encode()).await.at(&path, "write")
+        self.replace_indexes(indexes).await?;
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")
     }
-}
 
-/// Writes the producer snapshot of a log that ends at `offset`.
-pub(crate) async fn write_snapshot(dir: &Path, offset: i64, snapshot: Vec<u8>) -> Result<(), StorageError> {
-    let path = paths::numbered(dir, offset, SNAPSHOT);
-    fs::write_atomic(&path, snapshot).await.at(&path, "write")
+    /// Writes both index files; they are there durably when the directory has been synced.
+    async fn replace_indexes(&self, indexes: &Indexes) -> Result<(), StorageError> {
+        let replace = async |suffix, content| {
+            let path = paths::numbered(&self.dir, self.base, suffix);
+            fs::replace(&path, content).await.at(&path, "write")
+        };
+        let times = replace(TIME_INDEX, indexes.times.encode());
+        let offsets = replace(INDEX, indexes.offsets.encode());
+        future::try_join(times, offsets).await.map(drop)
+    }
 }
 
 /// Carries out `plan`: small ones as one write, large ones as several at a time.

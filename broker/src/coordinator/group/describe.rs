@@ -16,7 +16,7 @@ use crate::coordinator::result::{Answer, AnswerId, CoordinatorResult, Millis};
 /// From here on a missing group is an error (KIP-1043); before, it is described as dead.
 const DESCRIBE_VERSION_WITH_NOT_FOUND: i16 = 6;
 /// How Kafka names the kind of group that this shard serves.
-const CLASSIC_TYPE: &str = "Classic";
+const CLASSIC_TYPE: &str = "classic";
 
 impl GroupShard {
     /// DescribeGroups for one group of this shard.

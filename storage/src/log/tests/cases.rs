@@ -401,6 +401,26 @@ fn an_idle_log_writes_nothing_when_it_is_opened_and_led() {
 }
 
 #[test]
+fn a_log_without_data_leaves_nothing_on_the_disk() {
+    block_on(4, async {
+        let log = create(small(100_000)).await;
+        log.assign_epoch(1);
+        assert_eq!(log.delete_records(0).await.expect("nothing to delete"), 0);
+        assert_eq!(log.apply_retention(0, 0).await.expect("nothing to expire"), 0);
+        log.close().await.expect("close");
+        assert!(fs::read_dir(Path::new("/data")).await.expect("list").is_empty());
+        let (log, _) = open(small(100_000), OpenMode::Clean).await;
+        log.delete().await.expect("delete");
+        assert!(fs::read_dir(Path::new("/data")).await.expect("list").is_empty());
+        let (log, _) = open(small(100_000), OpenMode::Clean).await;
+        log.truncate_fully_and_start_at(1_000).await.expect("restart");
+        log.close().await.expect("close");
+        let (_, report) = open(small(100_000), OpenMode::Clean).await;
+        assert_eq!((report.log_start, report.log_end), (1_000, 1_000));
+    });
+}
+
+#[test]
 fn a_log_without_a_batch_comes_back_after_a_crash_and_one_with_a_batch_keeps_its_home() {
     let metadata = Path::new(DIR).join("partition.metadata");
     for torn in [None, Some(""), Some("version: 0\ntop")] {
@@ -434,9 +454,9 @@ fn a_directory_of_another_topic_or_data_without_metadata_are_refused() {
     block_on(9, async {
         let log = create(small(100_000)).await;
         let other = || Log::open(Path::new(DIR), [8; 16], small(100_000), OpenMode::Clean, context(64 << 10));
-        assert!(matches!(other().await, Err(StorageError::Corrupt { .. })));
         append(&log, &spec(10));
         log.close().await.expect("close");
+        assert!(matches!(other().await, Err(StorageError::Corrupt { .. })));
         fs::remove_file(&Path::new(DIR).join("partition.metadata")).await.expect("removed");
         assert!(matches!(other().await, Err(StorageError::Corrupt { .. })));
     });

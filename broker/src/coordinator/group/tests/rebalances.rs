@@ -309,5 +309,5 @@ fn describe_and_list_tell_state_and_type() {
     assert_eq!(listed(&["Stable"], &[]), 0);
     assert_eq!(listed(&[], &["consumer"]), 0);
     let row = &shell.shard.list(&[], &[])[0];
-    assert_eq!((&*row.group_state, &*row.group_type), ("PreparingRebalance", "Classic"));
+    assert_eq!((&*row.group_state, &*row.group_type), ("PreparingRebalance", "classic"));
 }
