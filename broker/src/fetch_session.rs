@@ -5,11 +5,17 @@
 
 use std::collections::BTreeSet;
 
+use std::time::Duration;
+
 use bytestring::ByteString;
 use heizer_runtime::collections::HashMap;
+use heizer_runtime::time::Instant;
 use heizer_wire::ErrorCode;
 use heizer_wire::messages::{FetchRequest, FetchTopic};
 use uuid::Uuid;
+
+/// A session gives way to a new one after so long without a fetch, as in Kafka.
+const UNUSED_MIN: Duration = Duration::from_secs(120);
 
 /// A sessionless fetch, or the end of a session.
 const FINAL_EPOCH: i32 = -1;
@@ -66,7 +72,7 @@ struct Session {
     index: HashMap<(TopicKey, i32), usize>,
     /// Where the next answer starts, so that a busy partition does not starve those behind it.
     first: usize,
-    last_used: u64,
+    last_used: Instant,
 }
 
 /// A fetch after its session has been consulted.
@@ -80,18 +86,17 @@ pub struct Plan {
     pub items: Vec<FetchItem>,
 }
 
-/// The sessions of one core, at most so many; the least recently used gives way.
+/// The sessions of one core, at most so many; one that is out of use gives way.
 #[derive(Debug)]
 pub struct FetchSessions {
     sessions: HashMap<i32, Session>,
     sessions_max: usize,
-    clock: u64,
 }
 
 impl FetchSessions {
     /// A cache of `sessions_max` slots (`max.incremental.fetch.session.cache.slots`).
     pub fn new(sessions_max: usize) -> FetchSessions {
-        FetchSessions { sessions: HashMap::default(), sessions_max, clock: 0 }
+        FetchSessions { sessions: HashMap::default(), sessions_max }
     }
 
     /// How many there are.
@@ -105,7 +110,13 @@ impl FetchSessions {
     }
 
     /// What `request` asks for. `random` names a new session.
-    pub fn plan(&mut self, request: &FetchRequest, version: i16, random: u64) -> Result<Plan, ErrorCode> {
+    pub fn plan(
+        &mut self,
+        request: &FetchRequest,
+        version: i16,
+        random: u64,
+        now: Instant,
+    ) -> Result<Plan, ErrorCode> {
         let uses_ids = version >= 13;
         if version < 7 || request.session_epoch == FINAL_EPOCH {
             self.sessions.remove(&request.session_id);
@@ -113,22 +124,21 @@ impl FetchSessions {
         }
         if request.session_epoch == INITIAL_EPOCH {
             self.sessions.remove(&request.session_id);
-            return Ok(self.start(items(&request.topics, uses_ids), uses_ids, random));
+            return Ok(self.start(items(&request.topics, uses_ids), uses_ids, random, now));
         }
-        self.go_on(request, uses_ids)
+        self.go_on(request, uses_ids, now)
     }
 
-    fn start(&mut self, items: Vec<FetchItem>, uses_ids: bool, random: u64) -> Plan {
+    fn start(&mut self, items: Vec<FetchItem>, uses_ids: bool, random: u64, now: Instant) -> Plan {
         let session_id = self.free_id(random);
-        if !items.is_empty() && self.make_room(items.len()) {
-            self.clock += 1;
+        if !items.is_empty() && self.make_room(items.len(), now) {
             let mut session = Session {
                 next_epoch: 1,
                 uses_ids,
                 followed: Vec::new(),
                 index: HashMap::default(),
                 first: 0,
-                last_used: self.clock,
+                last_used: now,
             };
             items.iter().cloned().for_each(|item| session.follow(item));
             self.sessions.insert(session_id, session);
@@ -146,14 +156,15 @@ impl FetchSessions {
         id
     }
 
-    /// Drops the least recently used sessions of a full cache. Without slots there are no sessions, which is no error.
-    fn make_room(&mut self, items: usize) -> bool {
-        if self.sessions_max == 0 || items > FOLLOWED_MAX {
-            return false;
-        }
+    /// Drops sessions of a full cache that nobody has used for a while, the longest unused first. Where all are in use
+    /// the newcomer goes without, which is no error: else clients would take each other's sessions away for ever.
+    fn make_room(&mut self, items: usize, now: Instant) -> bool {
         while self.sessions.len() >= self.sessions_max || self.followed() + items > FOLLOWED_MAX {
-            let oldest = self.sessions.iter().min_by_key(|(_, session)| session.last_used).map(|(id, _)| *id);
-            oldest.and_then(|id| self.sessions.remove(&id)).expect("a cache without sessions has room");
+            let oldest = self.sessions.iter().min_by_key(|(_, session)| session.last_used);
+            match oldest.map(|(id, session)| (*id, session.last_used)) {
+                Some((id, last_used)) if now - last_used >= UNUSED_MIN => self.sessions.remove(&id),
+                _ => return false,
+            };
         }
         true
     }
@@ -163,8 +174,7 @@ impl FetchSessions {
         self.sessions.values().map(|session| session.followed.len()).sum()
     }
 
-    fn go_on(&mut self, request: &FetchRequest, uses_ids: bool) -> Result<Plan, ErrorCode> {
-        self.clock += 1;
+    fn go_on(&mut self, request: &FetchRequest, uses_ids: bool, now: Instant) -> Result<Plan, ErrorCode> {
         let added: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
         if added > 0 && self.followed() + added > FOLLOWED_MAX {
             // The client starts anew, and goes without if it must.
@@ -178,7 +188,7 @@ impl FetchSessions {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }
         session.next_epoch = session.next_epoch.checked_add(1).unwrap_or(1);
-        session.last_used = self.clock;
+        session.last_used = now;
         for topic in &request.forgotten_topics_data {
             let key = topic_key(&topic.topic, topic.topic_id, uses_ids);
             session.forget(&key, &topic.partitions);
@@ -279,6 +289,7 @@ mod tests {
     use super::*;
 
     const VERSION: i16 = 12;
+    const NOW: Instant = Instant::from_millis(1_000_000);
 
     fn request(session_id: i32, session_epoch: i32, partitions: &[i32]) -> FetchRequest {
         let partitions = partitions
@@ -297,26 +308,26 @@ mod tests {
     #[test]
     fn a_session_remembers_its_partitions_and_counts_its_epochs() {
         let mut sessions = FetchSessions::new(10);
-        let first = sessions.plan(&request(0, 0, &[0, 1, 2]), VERSION, 1 << 40).expect("a session");
+        let first = sessions.plan(&request(0, 0, &[0, 1, 2]), VERSION, 1 << 40, NOW).expect("a session");
         assert!(first.session_id > 0 && !first.incremental);
         let id = first.session_id;
         let mut next = request(id, 1, &[3]);
         next.forgotten_topics_data =
             vec![ForgottenTopic { topic: "t".into(), partitions: vec![1], ..ForgottenTopic::default() }];
-        let second = sessions.plan(&next, VERSION, 0).expect("the next epoch");
+        let second = sessions.plan(&next, VERSION, 0, NOW).expect("the next epoch");
         assert!(second.incremental);
         assert_eq!(partitions(&second), [0, 2, 3]);
         assert_eq!(
-            sessions.plan(&request(id, 1, &[]), VERSION, 0).expect_err("a repeated epoch"),
+            sessions.plan(&request(id, 1, &[]), VERSION, 0, NOW).expect_err("a repeated epoch"),
             ErrorCode::InvalidFetchSessionEpoch
         );
         assert_eq!(
-            sessions.plan(&request(id, 2, &[]), 13, 0).expect_err("ids in a session of names"),
+            sessions.plan(&request(id, 2, &[]), 13, 0, NOW).expect_err("ids in a session of names"),
             ErrorCode::FetchSessionTopicIdError
         );
-        sessions.plan(&request(id, -1, &[]), VERSION, 0).expect("the end of it");
+        sessions.plan(&request(id, -1, &[]), VERSION, 0, NOW).expect("the end of it");
         assert_eq!(
-            sessions.plan(&request(id, 2, &[]), VERSION, 0).expect_err("it has ended"),
+            sessions.plan(&request(id, 2, &[]), VERSION, 0, NOW).expect_err("it has ended"),
             ErrorCode::FetchSessionIdNotFound
         );
     }
@@ -324,7 +335,7 @@ mod tests {
     #[test]
     fn only_what_has_changed_is_news() {
         let mut sessions = FetchSessions::new(10);
-        let id = sessions.plan(&request(0, 0, &[0]), VERSION, 7 << 40).expect("a session").session_id;
+        let id = sessions.plan(&request(0, 0, &[0]), VERSION, 7 << 40, NOW).expect("a session").session_id;
         let topic = TopicKey::Name("t".into());
         assert!(sessions.tell(id, &topic, 0, 5, 0, false), "first heard");
         assert!(!sessions.tell(id, &topic, 0, 5, 0, false), "nothing new");
@@ -337,29 +348,35 @@ mod tests {
     #[test]
     fn a_partition_with_data_lets_others_go_first_next_time() {
         let mut sessions = FetchSessions::new(10);
-        let id = sessions.plan(&request(0, 0, &[0, 1, 2]), VERSION, 7 << 40).expect("a session").session_id;
+        let id =
+            sessions.plan(&request(0, 0, &[0, 1, 2]), VERSION, 7 << 40, NOW).expect("a session").session_id;
         sessions.tell(id, &TopicKey::Name("t".into()), 0, 5, 0, true);
-        let plan = sessions.plan(&request(id, 1, &[]), VERSION, 0).expect("the next epoch");
+        let plan = sessions.plan(&request(id, 1, &[]), VERSION, 0, NOW).expect("the next epoch");
         assert_eq!(partitions(&plan), [1, 2, 0]);
     }
 
     #[test]
-    fn a_full_cache_gives_up_its_oldest_and_an_empty_one_serves_without() {
+    fn a_full_cache_gives_up_what_is_out_of_use_and_else_serves_without() {
         let mut sessions = FetchSessions::new(2);
-        let ids: Vec<i32> = (1..=3)
-            .map(|n| sessions.plan(&request(0, 0, &[0]), VERSION, n << 40).expect("a session").session_id)
-            .collect();
-        assert_eq!(sessions.len(), 2);
-        assert!(sessions.plan(&request(ids[0], 1, &[]), VERSION, 0).is_err());
-        assert!(sessions.plan(&request(ids[2], 1, &[]), VERSION, 0).is_ok());
+        let mut open = |n: u64, now| {
+            sessions.plan(&request(0, 0, &[0]), VERSION, n << 40, now).expect("a plan").session_id
+        };
+        let ids = [open(1, NOW), open(2, NOW)];
+        assert_eq!(open(3, NOW + UNUSED_MIN / 2), 0, "both are in use");
+        let later = NOW + UNUSED_MIN;
+        assert!(sessions.plan(&request(ids[1], 1, &[]), VERSION, 0, later).is_ok());
+        let third = sessions.plan(&request(0, 0, &[0]), VERSION, 3 << 40, later).expect("a plan").session_id;
+        assert_ne!(third, 0, "the first has not been used since");
+        assert!(sessions.plan(&request(ids[0], 1, &[]), VERSION, 0, later).is_err());
+        assert!(sessions.plan(&request(ids[1], 2, &[]), VERSION, 0, later).is_ok());
         let mut crowded = FetchSessions::new(2);
         let all: Vec<i32> = (0..FOLLOWED_MAX as i32).collect();
-        let id = crowded.plan(&request(0, 0, &all), VERSION, 1 << 40).expect("a session").session_id;
-        assert!(crowded.plan(&request(id, 1, &[-1]), VERSION, 0).is_err(), "one more");
+        let id = crowded.plan(&request(0, 0, &all), VERSION, 1 << 40, NOW).expect("a session").session_id;
+        assert!(crowded.plan(&request(id, 1, &[-1]), VERSION, 0, NOW).is_err(), "one more");
         assert!(crowded.is_empty());
         let more: Vec<i32> = (0..=FOLLOWED_MAX as i32).collect();
-        assert_eq!(crowded.plan(&request(0, 0, &more), VERSION, 1).expect("sessionless").session_id, 0);
+        assert_eq!(crowded.plan(&request(0, 0, &more), VERSION, 1, NOW).expect("sessionless").session_id, 0);
         let mut none = FetchSessions::new(0);
-        assert_eq!(none.plan(&request(0, 0, &[0]), VERSION, 1).expect("sessionless").session_id, 0);
+        assert_eq!(none.plan(&request(0, 0, &[0]), VERSION, 1, NOW).expect("sessionless").session_id, 0);
     }
 }

@@ -5,7 +5,7 @@
 //! | [`serve`] | the broker as a whole: how its cores come up, serve and go down |
 //! | [`shard`] | one core's room: its partitions, raft groups, coordinators, waiting fetches |
 //! | [`api`] | Kafka's APIs, a file for each key |
-//! | [`partition`], [`fetch_session`] | a partition on its core; what a fetching client follows |
+//! | [`partition`], [`fetch_session`], [`fetch_budget`] | a partition on its core; what a fetching client follows, and the memory that answers hold |
 //! | [`coordinator`] | coordinators: state machines over a log, without I/O |
 //! | [`metadata`] | the state machines behind raft, and the image that requests are answered from |
 //! | [`config`] | the registry of settings |

@@ -74,7 +74,7 @@ pub(super) async fn reply(call: Call, correlation_id: i32, mut reader: Reader) -
 
 /// The response, and the claim on the core's memory that it keeps until it has left.
 async fn handle(call: Call, request: FetchRequest) -> (FetchResponse, Option<FetchClaim>) {
-    let planned = call.shard.sessions.borrow_mut().plan(&request, call.version, random::u64());
+    let planned = call.shard.sessions.borrow_mut().plan(&request, call.version, random::u64(), time::now());
     let plan = match planned {
         Ok(plan) => plan,
         Err(code) => return (FetchResponse { error_code: code.into(), ..FetchResponse::default() }, None),

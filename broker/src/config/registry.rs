@@ -94,7 +94,7 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "heizer.memory.per.core.bytes",
         Kind::Long(16 << 20, 1 << 40),
         "67108864",
-        "Memory of each core: half of it for requests on their way, a quarter for the tails of its logs. No request may be larger than a quarter.",
+        "Memory of each core: half for requests on their way, a quarter for answers to fetches, a quarter for the tails of logs. No request may be larger than a quarter.",
     ),
     broker(
         "heizer.raft.groups",
