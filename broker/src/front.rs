@@ -1,5 +1,6 @@
 //! What others reach: Kafka's protocol on every core, and the admin listener on the first.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::future::{LocalBoxFuture, select};
+use heizer_runtime::cores::CoreGone;
 use heizer_runtime::net::Listener;
 use heizer_runtime::time::Instant;
 use heizer_runtime::{cores, task, time};
@@ -16,32 +18,44 @@ use heizer_server::{BindError, Census, Limits, ListenerConfig, MemoryBudget, Ser
 use crate::api::Api;
 use crate::http::{self, AdminState, Readiness};
 use crate::metrics::{self, CoreSnapshot, ProcessFigures};
-use crate::serve::{ServeError, Setup};
-use crate::shard::here;
+use crate::shard::{Node, here};
 
 /// How long requests in flight may take to be answered when the broker stops.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// A listener could not be made.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages are the documentation")]
+pub enum FrontError {
+    #[error(transparent)]
+    Listener(#[from] BindError),
+    #[error("address {addr} is in use or cannot be bound ({source}); choose another one with --admin-listen")]
+    Admin { addr: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    CoreGone(#[from] CoreGone),
+}
 
 /// A core's listener: a room of its own beside the shard's, which its requests are served from.
 struct Front {
     server: Server<Api>,
 }
 
-/// Binds the listener on every core; the address that all of them share.
-pub async fn listen(setup: &Arc<Setup>) -> Result<SocketAddr, ServeError> {
-    let config = &setup.node.config;
+/// Binds the listener called `name` on every core; the address that all of them share.
+pub async fn listen(node: &Node, name: &str, addr: SocketAddr) -> Result<SocketAddr, FrontError> {
+    let config = &node.config;
     let connections_max = config.max_connections as usize;
     let census = Census::new(connections_max, config.max_connections_per_ip as usize);
-    let bound = bind(setup, setup.listen, census.clone())?;
+    let bound = bind(name, addr, census.clone())?;
     for core in cores::all().filter(|core| *core != cores::current()) {
-        let (setup, census) = (setup.clone(), census.clone());
-        cores::call(core, move || async move { bind(&setup, bound, census) }).await??;
+        let (name, census) = (name.to_owned(), census.clone());
+        cores::call(core, move || async move { bind(&name, bound, census) }).await??;
     }
     Ok(bound)
 }
 
-fn bind(setup: &Setup, addr: SocketAddr, census: Arc<Census>) -> Result<SocketAddr, BindError> {
-    let config = &setup.node.config;
+fn bind(name: &str, addr: SocketAddr, census: Arc<Census>) -> Result<SocketAddr, BindError> {
+    let shard = here();
+    let config = shard.config();
     let frame_bytes_max = config.socket_request_max_bytes as usize;
     // Requests may take half of the core's memory, one of them half of that.
     let memory = usize::try_from(config.memory_per_core_bytes).unwrap_or(usize::MAX);
@@ -54,8 +68,8 @@ fn bind(setup: &Setup, addr: SocketAddr, census: Arc<Census>) -> Result<SocketAd
         write_stall_max: idle_max,
         ..Limits::default()
     };
-    let listener = ListenerConfig { name: setup.endpoint.name.as_str().into(), addr };
-    let server = Server::bind(listener, limits, census, budget, Api::new(here()))?;
+    let listener = ListenerConfig { name: name.into(), addr };
+    let server = Server::bind(listener, limits, census, budget, Api::new(shard.clone()))?;
     let bound = server.local_addr();
     cores::set_room(Rc::new(Front { server }));
     Ok(bound)
@@ -78,9 +92,9 @@ pub async fn drain() {
 pub fn serve_admin(
     addr: SocketAddr,
     started: Instant,
-) -> Result<(task::JoinHandle<()>, oneshot::Sender<()>), ServeError> {
+) -> Result<(task::JoinHandle<()>, oneshot::Sender<()>), FrontError> {
     let bound = Listener::bind(addr);
-    let listener = bound.map_err(|source| ServeError::Bind { addr, source, flag: "--admin-listen" })?;
+    let listener = bound.map_err(|source| FrontError::Admin { addr, source })?;
     tracing::info!(addr = %listener.local_addr(), "admin listener");
     let (end, ended) = oneshot::channel::<()>();
     let serving = task::spawn(async move {

@@ -15,13 +15,12 @@ use heizer_runtime::cores::{self, CoreGone, CoreId};
 use heizer_runtime::net::Listener;
 use heizer_runtime::time::Instant;
 use heizer_runtime::{fs, host, preflight, task, time};
-use heizer_server::BindError;
 use heizer_storage::OpenMode;
 
 use crate::api;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::data_dir::{DataDir, DataDirError, Streams, put_clean_marker, take_clean_marker};
-use crate::front;
+use crate::front::{self, FrontError};
 use crate::metadata::{ClusterCommand, Layout};
 use crate::shard::{ControlError, Node, Shard, StartError, here};
 
@@ -44,7 +43,7 @@ pub enum ServeError {
     #[error("address {addr} is in use or cannot be bound ({source}); choose another one with {flag}")]
     Bind { addr: SocketAddr, source: io::Error, flag: &'static str },
     #[error(transparent)]
-    Listener(#[from] BindError),
+    Front(#[from] FrontError),
     #[error(transparent)]
     Host(#[from] host::StartError),
     #[error(transparent)]
@@ -150,7 +149,7 @@ async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
     let clean = take_clean_marker(&setup.node.data_dir).await.map_err(at(&setup.node.data_dir))?;
     let mode = if clean { OpenMode::Clean } else { OpenMode::Unclean };
     open_shards(setup, mode).await?;
-    let servers = front::listen(setup).await?;
+    let servers = front::listen(&setup.node, &setup.endpoint.name, setup.listen).await?;
     register(setup, servers).await?;
     let admin = match setup.admin {
         Some(addr) => Some(front::serve_admin(addr, started)?),
