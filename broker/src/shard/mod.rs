@@ -147,11 +147,6 @@ impl Shard {
         self.waits.len()
     }
 
-    /// Bytes of append chunks held for tail readers.
-    pub fn tail_cache_bytes(&self) -> usize {
-        self.storage.tail_cache_bytes()
-    }
-
     /// A topic's settings, typed. What the image holds was checked when it was set.
     pub fn topic_config(&self, topic: &TopicImage) -> Rc<TopicConfig> {
         let configs = &topic.record.configs;

@@ -1,6 +1,5 @@
 //! Running on the real machine: one pinned executor per core, signals, orderly end.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -228,7 +227,7 @@ fn wait_for_end(
 ) -> io::Result<()> {
     let mut doorbell = Doorbell::new()?;
     // SAFETY: reads the set; a non-negative result is a descriptor that nobody else owns.
-    let asked = owned(unsafe { libc::signalfd(-1, signals, libc::SFD_CLOEXEC) })?;
+    let asked = owned(unsafe { libc::signalfd(-1, signals, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
     let mut running = threads;
     while running > 0 {
         let awaited = |fd: &OwnedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -248,7 +247,11 @@ fn wait_for_end(
             running = running.saturating_sub(usize::try_from(u64::from_ne_bytes(count)).unwrap_or(threads));
         }
         if signalled {
-            read_exactly(&asked, &mut [0; size_of::<libc::signalfd_siginfo>()])?;
+            match read_exactly(&asked, &mut [0; size_of::<libc::signalfd_siginfo>()]) {
+                // Another waiter of this process has taken it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                read => read?,
+            }
             for mailbox in shared.mailboxes.iter() {
                 doorbell.send(mailbox, Box::new(request_shutdown_here));
             }
@@ -317,11 +320,5 @@ pub async fn shutdown() {
     let listener = core.shutdown.listen();
     if !core.shutdown.is_requested() {
         listener.await;
-    }
-}
-
-impl fmt::Display for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cpus {:?}, ring entries {}, spin {:?}", self.cpus, self.ring_entries, self.spin)
     }
 }
