@@ -12,12 +12,13 @@
 //! | `tail.rs` | append chunks: disk source and tail cache in one |
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
-//! | `context.rs` | what logs of a core share: budgets |
+//! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
 //! | `stream/` | Raft's stream |
 
 mod batch;
 mod config;
 mod context;
+mod dir;
 mod epoch;
 mod error;
 mod index;
@@ -33,6 +34,7 @@ mod testing;
 
 pub use config::{FLUSH_UNSET, Level, LogConfig, UnknownLevel};
 pub use context::{StorageContext, StorageLimits};
+pub use dir::LogDir;
 pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
 pub use log::{

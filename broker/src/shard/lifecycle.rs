@@ -2,7 +2,7 @@
 //!
 //! The cluster core leads: see [`crate::serve`] for the order over all cores.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use futures::stream::FuturesUnordered;
 use heizer_raft::{GroupId, GroupImage, NodeId, RaftConfig, RaftHost, StateMachine};
 use heizer_runtime::collections::HashMap;
 use heizer_runtime::{cores, task, time};
-use heizer_storage::{Log, OpenMode, StorageContext, StorageError, StorageLimits};
+use heizer_storage::{Log, LogDir, OpenMode, StorageContext, StorageError, StorageLimits};
 use uuid::Uuid;
 
 use super::CodeOf;
@@ -78,6 +78,7 @@ impl Shard {
         };
         let memory = usize::try_from(config.memory_per_core_bytes).unwrap_or(usize::MAX);
         let limits = StorageLimits { tail_cache_max: memory / 4, ..StorageLimits::default() };
+        let storage = StorageContext::new(limits);
         let cores = cores::count().max(1);
         let shard = Rc::new(Shard {
             core: cores::current(),
@@ -88,7 +89,8 @@ impl Shard {
             states: Default::default(),
             cluster: Default::default(),
             builder: ImageBuilder::new().into(),
-            storage: StorageContext::new(limits),
+            log_dir: LogDir::new(&node.data_dir, storage.clone()),
+            storage,
             waits: Waits::default(),
             producer_ids: producer_ids::ProducerIds::default(),
             ready: false.into(),
@@ -256,10 +258,10 @@ impl Shard {
         index: i32,
         mode: OpenMode,
     ) -> Result<StartReport, StorageError> {
-        let directory = partition_directory(&self.node.data_dir, &record.name, index);
+        let name = partition_directory(&record.name, index);
         let config = self.typed(&record.configs, &record.name).log_config();
         let topic_id = *record.id.as_bytes();
-        let (log, found) = Log::open(&directory, topic_id, config, mode, self.storage.clone()).await?;
+        let (log, found) = Log::open(&self.log_dir, &name, topic_id, config, mode).await?;
         self.take_partition(&record, index, log);
         let cut = usize::from(found.cut.is_some());
         Ok(StartReport { partitions: 1, scanned_bytes: found.scanned_bytes, cut })
@@ -376,7 +378,7 @@ impl Shard {
     }
 }
 
-/// Where a partition's files are: Kafka's own naming.
-pub fn partition_directory(data_dir: &Path, topic: &str, index: i32) -> PathBuf {
-    data_dir.join(format!("{topic}-{index}"))
+/// The directory of a partition's files in its data directory: Kafka's own naming.
+fn partition_directory(topic: &str, index: i32) -> String {
+    format!("{topic}-{index}")
 }

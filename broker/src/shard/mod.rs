@@ -17,7 +17,7 @@ use heizer_raft::{GroupId, RaftHost};
 use heizer_runtime::collections::HashMap;
 use heizer_runtime::cores::{self, CoreId};
 use heizer_runtime::sync::Event;
-use heizer_storage::StorageContext;
+use heizer_storage::{LogDir, StorageContext};
 use uuid::Uuid;
 
 use crate::config::{BrokerConfig, TopicConfig};
@@ -30,7 +30,7 @@ use crate::partition::Partition;
 
 pub use control::{ControlError, TopicPlan};
 pub use groups::{CodeOf, GroupRequest, Groups};
-pub use lifecycle::{StartError, StartReport, partition_directory};
+pub use lifecycle::{StartError, StartReport};
 pub use waits::{Wait, Watched};
 
 /// The topic that group coordinators keep their state in.
@@ -76,6 +76,7 @@ pub struct Shard {
     /// On the cluster core alone: the single writer of the image.
     builder: RefCell<ImageBuilder>,
     storage: Rc<StorageContext>,
+    log_dir: Rc<LogDir>,
     waits: waits::Waits,
     producer_ids: producer_ids::ProducerIds,
     ready: Cell<bool>,

@@ -67,7 +67,7 @@ impl Log {
         };
         if !info.duplicate {
             self.start_flush();
-            self.ctx.enforce();
+            self.home.context().enforce();
             if level == Level::Memory {
                 self.advance.notify_all();
             }

@@ -114,7 +114,7 @@ impl Log {
                 let end = segment.flush(&file, sync, segment_bytes).await?;
                 self.state.borrow_mut().wrote(end, sync);
                 self.advance.notify_all();
-                self.ctx.enforce();
+                self.home.context().enforce();
             }
             Job::Seal(segment) => {
                 segment.seal().await?;

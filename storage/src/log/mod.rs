@@ -24,7 +24,7 @@ use heizer_runtime::sync::Event;
 use heizer_runtime::time::Instant;
 
 use crate::config::{Level, LogConfig};
-use crate::context::StorageContext;
+use crate::dir::LogDir;
 use crate::epoch::{EpochCache, EpochEnd};
 use crate::error::{LogFailed, StorageError};
 use crate::producer::ProducerState;
@@ -135,7 +135,7 @@ impl State {
 /// One partition's log. See the module for who does what when.
 pub struct Log {
     me: Weak<Log>,
-    ctx: Rc<StorageContext>,
+    home: Rc<LogDir>,
     dir: PathBuf,
     topic_id: [u8; 16],
     state: RefCell<State>,
@@ -282,7 +282,7 @@ impl Log {
     }
 
     fn fresh_segment(&self, base: i64, now_ms: i64, config: &LogConfig) -> Rc<Segment> {
-        let segment = Segment::fresh(&self.dir, base, now_ms, &self.ctx);
+        let segment = Segment::fresh(&self.dir, base, now_ms, self.home.context());
         segment.set_roll_jitter(roll_jitter_ms(config));
         segment
     }

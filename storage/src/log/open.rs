@@ -18,6 +18,7 @@ use heizer_wire::record_batch::BatchHeader;
 use crate::batch::{HEADER_BYTES, crc_matches, parse_header};
 use crate::config::LogConfig;
 use crate::context::StorageContext;
+use crate::dir::LogDir;
 use crate::epoch::EpochCache;
 use crate::error::{IoContext, OpenError, StorageError};
 use crate::index::Indexes;
@@ -66,21 +67,22 @@ pub struct Cut {
 }
 
 impl Log {
-    /// Opens the log in `dir`, or starts one where there is none.
+    /// Opens the log in the directory `name` of `home`, or starts one where there is none.
     ///
     /// The caller knows that there is such a partition, from a source that outlives a crash. So a log without data
     /// needs nothing on the disk: its directory and `partition.metadata` are made, durably, with its first data.
     pub async fn open(
-        dir: &Path,
+        home: &Rc<LogDir>,
+        name: &str,
         topic_id: [u8; 16],
         config: LogConfig,
         mode: OpenMode,
-        ctx: Rc<StorageContext>,
     ) -> Result<(Rc<Log>, RecoveryReport), OpenError> {
+        let dir = &home.path().join(name);
         let listing = Listing::read(dir).await?;
         check_owner(dir, topic_id, &listing).await?;
         let mut opened = Opened { home_durable: listing.holds_data(), ..Opened::default() };
-        opened.open(dir, &listing, mode, &config, &ctx).await?;
+        opened.open(dir, &listing, mode, &config, home.context()).await?;
         let report = RecoveryReport {
             segments: opened.segments.len(),
             scanned_bytes: opened.scanned_bytes,
@@ -91,14 +93,14 @@ impl Log {
         if let Some(Cut { bytes, at_offset, reason }) = &report.cut {
             tracing::warn!(log = %dir.display(), bytes, at_offset, reason, "cut the end off a log after an unclean stop");
         }
-        Ok((Log::assemble(dir, topic_id, config, ctx, opened), report))
+        Ok((Log::assemble(home.clone(), dir, topic_id, config, opened), report))
     }
 
     fn assemble(
+        home: Rc<LogDir>,
         dir: &Path,
         topic_id: [u8; 16],
         config: LogConfig,
-        ctx: Rc<StorageContext>,
         opened: Opened,
     ) -> Rc<Log> {
         let active = opened.segments.back().expect("opening leaves an active segment");
@@ -124,7 +126,7 @@ impl Log {
         };
         Rc::new_cyclic(|me| Log {
             me: me.clone(),
-            ctx,
+            home,
             dir: dir.to_owned(),
             topic_id,
             state: RefCell::new(state),

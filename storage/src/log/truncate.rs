@@ -59,7 +59,7 @@ impl Log {
         segment.load_indexes().await?;
         let found = self.find_cut(&segment, offset).await?;
         let (bytes, end) = (found.bytes, found.next_offset);
-        let shorter = Segment::found(&self.dir, segment.base(), found, &self.ctx);
+        let shorter = Segment::found(&self.dir, segment.base(), found, self.home.context());
         let later: Vec<Rc<Segment>> = {
             let mut state = self.state.borrow_mut();
             let later = state.segments.split_off(at + 1);

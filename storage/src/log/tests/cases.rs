@@ -67,9 +67,9 @@ fn a_batch_larger_than_any_limit_is_read_whole_from_the_disk() {
         append(&log, &spec(300_000));
         append(&log, &spec(10));
         log.flush().await.expect("flush");
-        log.ctx.sweep_idle();
-        log.ctx.sweep_idle();
-        assert_eq!(log.ctx.tail_cache_bytes(), 0, "idle logs hold no chunk");
+        log.home.context().sweep_idle();
+        log.home.context().sweep_idle();
+        assert_eq!(log.home.context().tail_cache_bytes(), 0, "idle logs hold no chunk");
         assert!(log.try_read_tail(1, 100, 3, true).is_none());
         let read = log.read(1, 100, 3, true).await.expect("read");
         assert_eq!(read.parts.concat(), stored(&spec(300_000), 1, 0));
@@ -453,7 +453,8 @@ fn a_log_without_a_batch_comes_back_after_a_crash_and_one_with_a_batch_keeps_its
 fn a_directory_of_another_topic_or_data_without_metadata_are_refused() {
     block_on(9, async {
         let log = create(small(100_000)).await;
-        let other = || Log::open(Path::new(DIR), [8; 16], small(100_000), OpenMode::Clean, context(64 << 10));
+        let home = home(64 << 10);
+        let other = || Log::open(&home, NAME, [8; 16], small(100_000), OpenMode::Clean);
         append(&log, &spec(10));
         log.close().await.expect("close");
         assert!(matches!(other().await, Err(StorageError::Corrupt { .. })));
@@ -466,14 +467,13 @@ fn a_directory_of_another_topic_or_data_without_metadata_are_refused() {
 #[test]
 fn a_log_on_real_files_is_recovered_whole() {
     let data_dir = tempfile::tempdir().expect("a directory");
-    let dir = data_dir.path().join("topic-0");
-    let (made, opened) = (dir.clone(), dir.clone());
+    let (made, opened) = (data_dir.path().to_owned(), data_dir.path().to_owned());
     let config = || LogConfig { segment_bytes: 1 << 20, ..LogConfig::default() };
     let append_all = move || {
         let dir = made.clone();
         async move {
-            let ctx = StorageContext::new(StorageLimits::default());
-            let log = Log::open(&dir, TOPIC_ID, config(), OpenMode::Unclean, ctx).await.expect("start").0;
+            let home = LogDir::new(&dir, StorageContext::new(StorageLimits::default()));
+            let log = Log::open(&home, NAME, TOPIC_ID, config(), OpenMode::Unclean).await.expect("start").0;
             for at in 0..400 {
                 let spec = BatchSpec { timestamp: at, producer_id: 9, producer_epoch: 0, ..spec(sizes(at)) };
                 append(&log, &BatchSpec { base_sequence: i32::try_from(at).unwrap(), ..spec });
@@ -487,9 +487,9 @@ fn a_log_on_real_files_is_recovered_whole() {
     let read_back = move || {
         let dir = opened.clone();
         async move {
-            let ctx = StorageContext::new(StorageLimits::default());
+            let home = LogDir::new(&dir, StorageContext::new(StorageLimits::default()));
             let (log, report) =
-                Log::open(&dir, TOPIC_ID, config(), OpenMode::Unclean, ctx).await.expect("open");
+                Log::open(&home, NAME, TOPIC_ID, config(), OpenMode::Unclean).await.expect("open");
             assert_eq!((report.cut, report.log_end), (None, 400));
             let expected: usize = (0..400).map(|at| spec(sizes(at)).bytes().len()).sum();
             assert_eq!(read_all(&log, 200_000).await.len(), expected);

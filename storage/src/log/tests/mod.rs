@@ -13,13 +13,17 @@ use heizer_wire::record_batch::{set_base_offset, set_partition_leader_epoch};
 use super::{AppendInfo, AppendOrigin, Log, OpenMode, RecoveryReport};
 use crate::config::LogConfig;
 use crate::context::{StorageContext, StorageLimits};
+use crate::dir::LogDir;
 use crate::testing::BatchSpec;
 
+const DATA: &str = "/data";
+const NAME: &str = "topic-0";
 const DIR: &str = "/data/topic-0";
 const TOPIC_ID: [u8; 16] = [7; 16];
 
-fn context(tail_cache_max: usize) -> Rc<StorageContext> {
-    StorageContext::new(StorageLimits { tail_cache_max, index_cache_max: 2048, open_files_max: 3 })
+fn home(tail_cache_max: usize) -> Rc<LogDir> {
+    let limits = StorageLimits { tail_cache_max, index_cache_max: 2048, open_files_max: 3 };
+    LogDir::new(Path::new(DATA), StorageContext::new(limits))
 }
 
 async fn make_data_dir() {
@@ -33,7 +37,7 @@ async fn create(config: LogConfig) -> Rc<Log> {
 }
 
 async fn open(config: LogConfig, mode: OpenMode) -> (Rc<Log>, RecoveryReport) {
-    Log::open(Path::new(DIR), TOPIC_ID, config, mode, context(64 << 10)).await.expect("open")
+    Log::open(&home(64 << 10), NAME, TOPIC_ID, config, mode).await.expect("open")
 }
 
 fn small(segment_bytes: u32) -> LogConfig {

@@ -1,7 +1,6 @@
 //! Random operations against a plain list of batches, with power cuts and kills at any moment (contract L8).
 
 use std::cell::RefCell;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -295,8 +294,7 @@ async fn check(log: &Log, shared: &Shared) {
 }
 
 async fn next_life(shared: Shared, mode: OpenMode, config: LogConfig) -> Rc<Log> {
-    let ctx = context(30_000);
-    let (log, report) = Log::open(Path::new(DIR), TOPIC_ID, config, mode, ctx).await.expect("open");
+    let (log, report) = Log::open(&home(30_000), NAME, TOPIC_ID, config, mode).await.expect("open");
     assert_eq!(report.log_end, log.log_end());
     if mode == OpenMode::Clean {
         assert_eq!((report.scanned_bytes, &report.cut), (0, &None));
@@ -314,8 +312,7 @@ fn run_seed(seed: u64, cut_power: bool, level: Level, promise: Level) -> (u64, u
     sim.run(node, make_data_dir());
     let created = config.clone();
     sim.run(node, async move {
-        let ctx = context(30_000);
-        Log::open(Path::new(DIR), TOPIC_ID, created, OpenMode::Unclean, ctx).await.expect("start");
+        Log::open(&home(30_000), NAME, TOPIC_ID, created, OpenMode::Unclean).await.expect("start");
     });
     let mut mode = OpenMode::Unclean;
     for life in 0..LIVES {
