@@ -105,7 +105,9 @@ fn producers_are_known_from_the_checkpoint_with_all_their_batches() {
     sim.run(node, async move {
         make_data_dir().await;
         let (log, _) = reopen(small(1 << 20)).await;
-        (0..60).for_each(|sequence| drop(append(&log, &batch(sequence))));
+        for sequence in 0..60 {
+            append(&log, &batch(sequence));
+        }
         log.flush().await.expect("flush");
         let_it_be_noted().await;
     });
@@ -216,7 +218,7 @@ fn a_damaged_segment_in_the_middle_is_quarantined_and_not_cut() {
     });
     sim.crash(node);
     let segment = Path::new(DIR).join("00000000000000000000.log");
-    sim.flip_bit(node, &segment, 10 * 1072 + 100, 3);
+    sim.flip_bit(node, &segment, 10 * 1072 + 100, 3).expect("there");
     sim.run(node, async {
         let home = noting_home(64 << 10).await;
         let (log, report) =
