@@ -41,6 +41,7 @@ pub struct StorageContext {
     indexes: RefCell<VecDeque<Weak<Segment>>>,
     files: RefCell<VecDeque<Weak<Segment>>>,
     zeros: Bytes,
+    damaged_segments: Cell<u64>,
 }
 
 impl StorageContext {
@@ -54,12 +55,22 @@ impl StorageContext {
             indexes: RefCell::default(),
             files: RefCell::default(),
             zeros: AlignedBuf::zeroed(ZEROS_BYTES).freeze(),
+            damaged_segments: Cell::new(0),
         })
     }
 
     /// Bytes of append chunks now held.
     pub fn tail_cache_bytes(&self) -> usize {
         self.chunk_bytes.get()
+    }
+
+    /// Segments found damaged since the start.
+    pub fn damaged_segments(&self) -> u64 {
+        self.damaged_segments.get()
+    }
+
+    pub(crate) fn count_damaged_segment(&self) {
+        self.damaged_segments.set(self.damaged_segments.get() + 1);
     }
 
     /// Takes the chunks back from files without an append since the last sweep. For the core's housekeeping, every
