@@ -103,7 +103,7 @@ impl Log {
             Job::Ground(first) => self.settle_home(Some(&first)).await?,
             Job::Write { segment, sync, segment_bytes } => {
                 let file = segment.prepare().await?;
-                let end = segment.flush(&file, sync, segment_bytes).await?;
+                let end = segment.flush(&file, sync, segment_bytes, Some(self.home.flush())).await?;
                 self.state.borrow_mut().wrote(end, sync);
                 self.advanced();
                 self.home.context().enforce();
