@@ -4,7 +4,7 @@
 //! A write that waits for its own flush (`RWF_DSYNC`) is the fastest way for one log. Many of them keep the device busy
 //! with flushes, each of which would have done for all. So where several logs want it at once and the device allows it,
 //! each writes plainly and joins one flush. That is sound only for *settled* blocks, which see
-//! [`DeviceSync`]: everything else the file system must be told, by the file's own sync.
+//! [`DeviceSync`]: everything else the file system must be told of, by the file's own sync.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ const SHARED_FROM: usize = 3;
 const WRITES_MAX: usize = 256;
 const WRITE_BYTES_MAX: u64 = 32 << 20;
 /// So many segments are zeroed ahead at a time: that must not hold up the writes it is to speed up.
-const ZEROINGS_MAX: usize = 8;
+const ZEROINGS_MAX: usize = 32;
 
 /// How a write gets onto stable storage.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,7 @@ pub(crate) struct SharedFlush {
     flushing: Cell<bool>,
     /// Durable writes begun and not yet durable.
     under_way: Rc<Cell<usize>>,
+    writers: Rc<Writers>,
     zeroings: Rc<Cell<usize>>,
     turns: Rc<Turns>,
     counts: Cell<FlushCounts>,
@@ -83,6 +84,7 @@ impl SharedFlush {
             next: RefCell::default(),
             flushing: Cell::new(false),
             under_way: Rc::default(),
+            writers: Rc::default(),
             zeroings: Rc::default(),
             turns: Rc::default(),
             counts: Cell::default(),
@@ -108,8 +110,8 @@ impl SharedFlush {
     }
 
     /// Says how a durable write is to be done that begins now: `settled` is whether all its blocks are, and `pieces` how
-    /// many writes it is at once. The guard is held until it is durable.
-    pub(crate) async fn begin(&self, settled: bool, pieces: u64) -> (Means, Counted) {
+    /// many writes it is at once. The guard is held until it is durable, and told when it joins a flush.
+    pub(crate) async fn begin(&self, settled: bool, pieces: u64) -> (Means, DurableWrite) {
         let device = self.device().await;
         let counted = Counted::new(&self.under_way);
         let means = means(device.sync(), settled, self.under_way.get(), pieces);
@@ -120,16 +122,19 @@ impl SharedFlush {
             Means::Nothing => counts.by_nothing += 1,
         }
         self.counts.set(counts);
-        (means, counted)
+        let writing = (means == Means::Shared).then(|| Writing::new(&self.writers));
+        (means, DurableWrite { _counted: counted, writing })
     }
 
-    /// Waits for the end of a flush of the device that begins after this call. While one is under way everybody who
-    /// comes joins the next.
+    /// Waits for the end of a flush of the device that begins after this call, for `write`, which is complete. While
+    /// one is under way everybody who comes joins the next; and a flush waits for the writes that were begun before it
+    /// and want to join, or else most would just miss it.
     ///
     /// # Errors
     /// The flush failed, for all who joined it: what they wrote may be lost.
-    pub(crate) async fn join(self: &Rc<Self>) -> io::Result<()> {
+    pub(crate) async fn join(self: &Rc<Self>, mut write: DurableWrite) -> io::Result<()> {
         let round = self.next.borrow().clone();
+        write.writing = None;
         if !self.flushing.replace(true) {
             let shared = self.clone();
             drop(task::spawn(async move { shared.flush_while_joined().await }));
@@ -147,6 +152,7 @@ impl SharedFlush {
     async fn flush_while_joined(self: Rc<Self>) {
         let device = self.device().await;
         loop {
+            self.writers.wait_for_those_of_now().await;
             let round = self.next.take();
             if Rc::strong_count(&round) == 1 {
                 // Nobody: between this look and the flag nothing is awaited.
@@ -177,6 +183,61 @@ fn means(device: DeviceSync, settled: bool, under_way: usize, pieces: u64) -> Me
         // Each piece would have a flush of its own.
         DeviceSync::SharedFlush if under_way >= SHARED_FROM || pieces > 1 => Means::Shared,
         DeviceSync::SharedFlush => Means::File,
+    }
+}
+
+/// A durable write from its beginning to its end.
+pub(crate) struct DurableWrite {
+    _counted: Counted,
+    /// It is still writing, and will join a flush.
+    writing: Option<Writing>,
+}
+
+/// How many write plainly before they join a flush: those that the next flush waits for, and those that came later.
+#[derive(Default)]
+struct Writers {
+    generation: Cell<u64>,
+    awaited: Cell<usize>,
+    later: Cell<usize>,
+    done: Event,
+}
+
+impl Writers {
+    async fn wait_for_those_of_now(&self) {
+        assert_eq!(self.awaited.get(), 0, "one flush at a time");
+        self.generation.set(self.generation.get() + 1);
+        self.awaited.set(self.later.take());
+        loop {
+            let done = self.done.listen();
+            if self.awaited.get() == 0 {
+                return;
+            }
+            done.await;
+        }
+    }
+}
+
+/// One of the [`Writers`].
+struct Writing {
+    writers: Rc<Writers>,
+    generation: u64,
+}
+
+impl Writing {
+    fn new(writers: &Rc<Writers>) -> Self {
+        writers.later.set(writers.later.get() + 1);
+        Self { writers: writers.clone(), generation: writers.generation.get() }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let awaited = self.generation < self.writers.generation.get();
+        let count = if awaited { &self.writers.awaited } else { &self.writers.later };
+        count.set(count.get() - 1);
+        if awaited && count.get() == 0 {
+            self.writers.done.notify_all();
+        }
     }
 }
 
@@ -288,6 +349,35 @@ mod tests {
         }
     }
 
+    async fn write_and_join(shared: &Rc<SharedFlush>) -> io::Result<()> {
+        let (_, write) = shared.begin(true, 2).await;
+        shared.join(write).await
+    }
+
+    #[test]
+    fn a_flush_waits_for_the_writes_of_its_time_and_not_for_later_ones() {
+        let mut sim = Sim::new(0);
+        let node = sim.node(1);
+        sim.set_device_sync(node, DeviceSync::SharedFlush);
+        sim.run(node, async {
+            let shared = SharedFlush::new(Path::new("/"));
+            let (_, slow) = shared.begin(true, 2).await;
+            let quick = task::spawn({
+                let shared = shared.clone();
+                async move { write_and_join(&shared).await }
+            });
+            time::sleep(Duration::from_millis(100)).await;
+            assert!(!quick.is_finished() && shared.counts().device_flushes == 0);
+            let (_, later) = shared.begin(true, 2).await;
+            shared.join(slow).await.expect("flushed");
+            quick.await.expect("no panic").expect("flushed");
+            assert_eq!(shared.counts().device_flushes, 1);
+            // One that is given up is not waited for either.
+            drop(later);
+            write_and_join(&shared).await.expect("flushed");
+        });
+    }
+
     #[test]
     fn who_comes_while_a_flush_is_under_way_waits_for_the_next_and_many_share_one() {
         let mut sim = Sim::new(0);
@@ -297,15 +387,15 @@ mod tests {
             let shared = SharedFlush::new(Path::new("/"));
             let first = task::spawn({
                 let shared = shared.clone();
-                async move { shared.join().await }
+                async move { write_and_join(&shared).await }
             });
             // The first has begun by now, and takes longer than this.
             time::sleep(Duration::from_micros(20)).await;
             assert!(!first.is_finished());
-            let joined = future::join_all((0..50).map(|_| shared.join())).await;
+            let joined = future::join_all((0..50).map(|_| write_and_join(&shared))).await;
             assert!(joined.iter().all(Result::is_ok) && first.is_finished());
             assert_eq!(shared.counts().device_flushes, 2);
-            shared.join().await.expect("flushed");
+            write_and_join(&shared).await.expect("flushed");
             assert_eq!(shared.counts().device_flushes, 3);
         });
     }
@@ -318,10 +408,11 @@ mod tests {
         let shared = SharedFlush::new(Path::new("/"));
         let joined = shared.clone();
         sim.set_disk_faults(node, DiskFaults { sync_error_ppm: 1_000_000, ..DiskFaults::default() });
-        let failed = sim.run(node, async move { future::join_all((0..5).map(|_| joined.join())).await });
+        let failed =
+            sim.run(node, async move { future::join_all((0..5).map(|_| write_and_join(&joined))).await });
         assert!(failed.iter().all(Result::is_err));
         sim.set_disk_faults(node, DiskFaults::default());
-        sim.run(node, async move { shared.join().await.expect("flushed") });
+        sim.run(node, async move { write_and_join(&shared).await.expect("flushed") });
     }
 
     #[test]

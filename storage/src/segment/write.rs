@@ -20,8 +20,10 @@ use crate::tail::{WritePlan, block_ceil, block_floor};
 
 /// Space is reserved in steps that start here and double up to the segment's size (DESIGN §4).
 const ALLOCATION_STEP_MIN: u64 = 64 << 10;
-/// Blocks are zeroed ahead in steps that start and end here.
+/// Blocks are zeroed ahead in steps that start and end here, so that an idle partition claims little and a busy one
+/// is rarely held up: each step costs a sync of its own.
 const ZEROING_STEP_MIN: u64 = 64 << 10;
+const ZEROING_STEP_GROWTH: u64 = 4;
 const ZEROING_STEP_MAX: u64 = 1 << 20;
 /// Writes up to this size profit from blocks written before; larger ones cost more to write twice.
 const SMALL_WRITE_MAX: u64 = 64 << 10;
@@ -136,13 +138,13 @@ impl Segment {
             let settled = &self.file.borrow().settled;
             file.is_direct() && settled.start <= blocks.start && blocks.end <= settled.end
         };
-        let (means, _under_way) = shared.begin(settled, pieces(plan.bytes())).await;
+        let (means, write) = shared.begin(settled, pieces(plan.bytes())).await;
         let sync = if means == Means::File { WriteSync::Data } else { WriteSync::None };
         write_blocks(file, &self.path, plan, sync).await?;
         drop(turn);
         match means {
             Means::File => self.settle(blocks),
-            Means::Shared => shared.join().await.at(&self.path, "flush the device of")?,
+            Means::Shared => shared.join(write).await.at(&self.path, "flush the device of")?,
             Means::Nothing => {}
         }
         Ok(())
@@ -213,7 +215,7 @@ impl Segment {
                 // Others are at it: the next write asks again.
                 return Ok(());
             }
-            state.zeroing_step = step * 2;
+            state.zeroing_step = step * ZEROING_STEP_GROWTH;
             (from..to, leave)
         };
         self.reserve(file, range.end, segment_bytes).await?;
