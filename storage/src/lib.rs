@@ -15,6 +15,7 @@
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `flush.rs` | one flush of the device for the durable writes of many logs |
+//! | `recycle.rs` | files kept or made ahead for segments to come |
 //! | `stream/` | Raft's stream |
 
 mod batch;
@@ -29,6 +30,7 @@ mod index;
 mod log;
 mod paths;
 mod producer;
+mod recycle;
 mod rope;
 mod segment;
 pub mod stream;
