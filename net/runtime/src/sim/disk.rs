@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::inode::Inode;
 use super::rng::Seeded;
 use crate::buf::BLOCK_BYTES;
-use crate::fs::DirEntry;
+use crate::fs::{DeviceSync, DirEntry};
 
 type InodeId = u64;
 
@@ -67,6 +67,7 @@ struct Edit {
 /// The state behind a node's [`SimDisk`](super::fs::SimDisk).
 pub(super) struct Disk {
     pub(super) faults: DiskFaults,
+    pub(super) device_sync: DeviceSync,
     inodes: BTreeMap<InodeId, Kind>,
     last_inode: InodeId,
     /// What lookups see.
@@ -81,6 +82,7 @@ impl Disk {
     pub(super) fn new() -> Disk {
         Disk {
             faults: DiskFaults::default(),
+            device_sync: DeviceSync::PerFile,
             inodes: BTreeMap::from([(ROOT, Kind::Directory)]),
             last_inode: ROOT,
             current: Tree::new(),
@@ -232,6 +234,15 @@ impl Disk {
         };
         let entries = self.current.values().flat_map(BTreeMap::values);
         self.faults.capacity_bytes.saturating_sub(entries.map(used).sum())
+    }
+
+    /// The contents of all files that can be reached.
+    pub(super) fn files(&self) -> Vec<Rc<RefCell<Inode>>> {
+        let file = |kind: &Kind| match kind {
+            Kind::File(inode) => Some(inode.clone()),
+            Kind::Directory => None,
+        };
+        self.inodes.values().filter_map(file).collect()
     }
 
     /// Whether a file of `len` bytes may grow to `new_len`.

@@ -40,14 +40,18 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
 pub use self::disk::DiskFaults;
-pub(crate) use self::fs::{SimDisk, SimFile};
+pub(crate) use self::fs::{SimDevice, SimDisk, SimFile};
 pub(crate) use self::net::{SimListener, SimStream};
 
 use self::disk::Disk;
 use self::world::{CoreKey, End, LifeState, Node, Step, World};
 use crate::core::Message;
 use crate::cores::CoreId;
+use crate::fs::DeviceSync;
 use crate::time::Instant;
+
+/// The kinds of devices that nodes get in turn.
+const DEVICE_SYNCS: [DeviceSync; 3] = [DeviceSync::SharedFlush, DeviceSync::PerFile, DeviceSync::NoCache];
 
 /// What a wall clock shows when a simulation starts: 2026-01-01T00:00:00Z.
 pub const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -99,11 +103,14 @@ impl Sim {
         self.world.seed
     }
 
-    /// Adds a node of `cores` cores with an empty disk.
+    /// Adds a node of `cores` cores with an empty disk, whose [`DeviceSync`] follows from the seed.
     pub fn node(&mut self, cores: usize) -> NodeId {
         assert!(cores > 0, "a node has at least one core");
         let mut nodes = self.world.nodes.borrow_mut();
-        nodes.push(Node { core_count: cores, life: None, disk: Rc::new(RefCell::new(Disk::new())) });
+        let mut disk = Disk::new();
+        // Not drawn: it must not move the decisions that follow.
+        disk.device_sync = DEVICE_SYNCS[(self.world.seed as usize).wrapping_add(nodes.len()) % 3];
+        nodes.push(Node { core_count: cores, life: None, disk: Rc::new(RefCell::new(disk)) });
         NodeId(nodes.len() - 1)
     }
 
@@ -230,6 +237,12 @@ impl Sim {
     /// What goes wrong with the disk of `node` from now on.
     pub fn set_disk_faults(&mut self, node: NodeId, faults: DiskFaults) {
         self.world.nodes.borrow()[node.0].disk.borrow_mut().faults = faults;
+    }
+
+    /// Gives `node`, which is down, a device of another kind under its disk.
+    pub fn set_device_sync(&mut self, node: NodeId, sync: DeviceSync) {
+        assert!(!self.is_up(node), "a machine is rebuilt while it is down");
+        self.world.nodes.borrow()[node.0].disk.borrow_mut().device_sync = sync;
     }
 
     /// Bit rot: flips a bit of the byte at `offset` of a file.
