@@ -369,14 +369,15 @@ fn a_short_transfer_lets_something_happen_between_its_two_pieces() {
             let second = file.write_at(parts(b'2'), 0, WriteSync::None);
             let (first, second, (read, buf)) =
                 futures::join!(first, second, file.read_at(AlignedBuf::zeroed(4 * BLOCK_BYTES), 0));
-            (first.expect("written"), second.expect("written"));
+            first.and(second).expect("both written");
             assert_eq!(read.expect("it reads"), 4 * BLOCK_BYTES);
             let seen: String = buf.chunks(BLOCK_BYTES).map(|block| char::from(block[0])).collect();
             (blocks_of("/file").await, seen)
         });
         assert!(sim.disk_operations(node) >= before + 1 + 2 + 2 + 2);
         assert!(w.ends_with('d') && r.ends_with('d'), "the last block is not written: {w} {r}");
-        (written.insert(w), read.insert(r));
+        written.insert(w);
+        read.insert(r);
     }
     assert!(written.contains("111d") && written.contains("222d"), "{written:?}");
     assert!(written.contains("211d") || written.contains("122d"), "cut at any block: {written:?}");
