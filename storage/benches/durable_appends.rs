@@ -38,7 +38,8 @@ fn main() {
         return;
     };
     let counts = args.get(1).map_or("1,64,1000", String::as_str).split(',');
-    let number = |at: usize, default: usize| args.get(at).map_or(default, |text| text.parse().expect("a number"));
+    let number =
+        |at: usize, default: usize| args.get(at).map_or(default, |text| text.parse().expect("a number"));
     println!("partitions  writes/s  p50 us  p99 us  p99.9 us  CPU us/write  MiB on disk/partition");
     for partitions in counts.map(|count| count.parse().expect("a number")) {
         let case = Case {
@@ -154,7 +155,8 @@ fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("it is mounted");
     // After the name in brackets: state is field 3, utime 14, stime 15.
     let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
-    fields.skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / TICKS_PER_SECOND
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>()
+        / TICKS_PER_SECOND
 }
 
 fn allocated_bytes(dir: &Path) -> u64 {
