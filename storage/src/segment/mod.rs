@@ -36,6 +36,9 @@ struct FileState {
     exists: bool,
     /// The index files of a segment that grows again must go before its first write.
     stale_indexes: bool,
+    /// Recovery has left the file longer than what holds: it is cut before its first write, so that nothing beyond can
+    /// come back (DESIGN §5).
+    uncut: bool,
     /// Space reserved up to here.
     allocated: u64,
     allocation_step: u64,
@@ -461,6 +464,11 @@ impl Segment {
     #[cfg(test)]
     pub(crate) fn has_open_file(&self) -> bool {
         self.file.borrow().open.is_some()
+    }
+
+    /// Leaves cutting the file to its length to whoever writes to it.
+    pub(crate) fn cut_later(&self) {
+        self.file.borrow_mut().uncut = true;
     }
 
     /// Lets go of the file; operations under way keep it open until they are done.
