@@ -44,6 +44,9 @@ struct FileState {
     allocation_step: u64,
     /// Blocks written at least once up to here.
     zeroed: u64,
+    /// Blocks that are the file's on stable storage, by a write and sync of their own or of the whole file, within the
+    /// length that is there, too: see [`heizer_runtime::fs::DeviceSync`]. What is not synced never moves it.
+    settled: Range<u64>,
     zeroing_step: u64,
     zeroing: Option<Range<u64>>,
     /// Small durable writes so far.

@@ -3,6 +3,7 @@
 mod cases;
 mod checkpoints;
 mod random;
+mod shared;
 
 use std::path::Path;
 use std::rc::Rc;
