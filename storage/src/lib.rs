@@ -21,6 +21,8 @@ mod context;
 mod dir;
 mod epoch;
 mod error;
+#[cfg(test)]
+mod exploring;
 mod index;
 mod log;
 mod paths;

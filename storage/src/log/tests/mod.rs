@@ -1,7 +1,7 @@
 //! The log on a simulated disk.
 
 mod cases;
-mod random;
+mod explore;
 
 use std::path::Path;
 use std::rc::Rc;
