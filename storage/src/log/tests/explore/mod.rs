@@ -164,7 +164,8 @@ impl Bench {
     async fn recover(&self, config: LogConfig, ending: Ending) -> Result<Fingerprint, Trouble> {
         self.open(config, OpenMode::Unclean).await?;
         let log = self.log();
-        self.model.borrow_mut().opened(ending, log.log_start(), log.log_end());
+        let is_new = log.sizes().bytes == 0 && log.producer_count() == 0;
+        self.model.borrow_mut().opened(ending, log.log_start(), log.log_end(), is_new);
         Ok(Fingerprint::of(&log))
     }
 }

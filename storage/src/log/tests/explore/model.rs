@@ -189,15 +189,15 @@ impl Model {
     }
 
     /// The log was opened after `ending` and goes from `start` to `end`: says whether that can be, and takes it for
-    /// granted.
-    pub(super) fn opened(&mut self, ending: Ending, start: i64, end: i64) {
+    /// granted. `is_new`: it holds nothing and knows of nobody.
+    pub(super) fn opened(&mut self, ending: Ending, start: i64, end: i64, is_new: bool) {
         let promised = match ending {
             Ending::PowerCut => self.durable,
             Ending::Kill => self.written,
         };
         match self.removal.take() {
             // The log was to be empty, and is, though it may not have come to say from where on.
-            Some(Removal::All(_)) if start == end => self.restart(end),
+            Some(Removal::All(_)) if is_new => self.restart(end),
             removal => {
                 let what = format!("{start}..{end} after {ending:?} during {removal:?}");
                 assert!(end >= promised, "{what}: everything below {promised} was acknowledged");
