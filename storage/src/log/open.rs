@@ -405,7 +405,10 @@ impl Opened {
             let untouched = stop.is_none() && later.is_empty() && scan.ends_as_noted();
             let segment = Segment::found(dir, base, scan.found(index_files).await?, ctx);
             segment.keep_open(file);
-            if untouched {
+            if file_bytes == 0 {
+                // The process may have ended before the directory was synced.
+                segment.make_again();
+            } else if untouched {
                 segment.cut_later();
             } else {
                 segment.trim().await?;
