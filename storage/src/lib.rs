@@ -25,6 +25,8 @@ mod context;
 mod dir;
 mod epoch;
 mod error;
+#[cfg(test)]
+mod exploring;
 mod flush;
 mod index;
 mod log;

@@ -36,6 +36,9 @@ struct FileState {
     exists: bool,
     /// The index files of a segment that grows again must go before its first write.
     stale_indexes: bool,
+    /// Recovery has left the file longer than what holds: it is cut before its first write, so that nothing beyond can
+    /// come back (DESIGN §5).
+    uncut: bool,
     /// Space reserved up to here.
     allocated: u64,
     allocation_step: u64,
@@ -83,6 +86,8 @@ pub(crate) struct Segment {
     /// Batches below this position are not in the growing index: recovery has not looked at them.
     unindexed: Cell<u32>,
     damaged: Cell<bool>,
+    /// The open file was used since somebody asked last.
+    used: Cell<bool>,
     /// The producer snapshot at its end, from the roll until it is written.
     snapshot: RefCell<Option<Vec<u8>>>,
 }
@@ -198,6 +203,7 @@ impl Segment {
             roll_jitter_ms: Cell::new(0),
             unindexed: Cell::new(0),
             damaged: Cell::new(false),
+            used: Cell::new(false),
             snapshot: RefCell::new(None),
         })
     }
@@ -451,6 +457,7 @@ impl Segment {
     /// The `.log` file, opened if it is not.
     pub(crate) async fn open_file(self: &Rc<Self>) -> Result<File, StorageError> {
         if let Some(file) = self.file.borrow().open.clone() {
+            self.used.set(true);
             return Ok(file);
         }
         let options = OpenOptions { read: true, write: true, direct: true, ..OpenOptions::default() };
@@ -463,6 +470,21 @@ impl Segment {
         self.file.borrow_mut().open = Some(file.clone());
         self.ctx.note_open_file(self);
         file
+    }
+
+    /// Whether the open file was used since this was last asked.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.take()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_open_file(&self) -> bool {
+        self.file.borrow().open.is_some()
+    }
+
+    /// Leaves cutting the file to its length to whoever writes to it.
+    pub(crate) fn cut_later(&self) {
+        self.file.borrow_mut().uncut = true;
     }
 
     /// Lets go of the file; operations under way keep it open until they are done.

@@ -38,9 +38,9 @@ impl Segment {
     /// Makes sure that the file exists, durably, and may be written: created if it is new, without the index files
     /// of an earlier seal.
     pub(crate) async fn prepare(self: &Rc<Self>) -> Result<File, StorageError> {
-        let (exists, stale_indexes) = {
+        let (exists, stale_indexes, uncut) = {
             let file = self.file.borrow();
-            (file.exists, file.stale_indexes)
+            (file.exists, file.stale_indexes, file.uncut)
         };
         if !exists && self.has_spare() {
             self.name_spare().await?;
@@ -54,6 +54,9 @@ impl Segment {
             remove_if_there(&paths::numbered(&self.dir, self.base, TIME_INDEX)).await?;
             fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
             self.file.borrow_mut().stale_indexes = false;
+        }
+        if uncut {
+            self.cut().await?;
         }
         self.open_file().await
     }
@@ -141,6 +144,12 @@ impl Segment {
 
     pub(crate) fn mark_made(&self) {
         self.file.borrow_mut().exists = true;
+    }
+
+    /// The file is there and empty, but perhaps not durably: it is made as if it were not there.
+    pub(crate) fn make_again(&self) {
+        assert_eq!(self.bytes(), 0, "only an empty file is made again");
+        self.file.borrow_mut().exists = false;
     }
 
     /// Whether the segment is as an earlier process has sealed it, in its files and in memory.
@@ -340,13 +349,20 @@ impl Segment {
 
     /// Cuts the file to its exact length, everything in it on stable storage.
     pub(crate) async fn trim(self: &Rc<Self>) -> Result<(), StorageError> {
-        let file = self.prepare().await?;
+        self.prepare().await?;
         self.zeroing_ended().await;
-        let end = self.bytes();
+        self.cut().await
+    }
+
+    async fn cut(self: &Rc<Self>) -> Result<(), StorageError> {
+        let file = self.open_file().await?;
+        // What was appended meanwhile is not written yet.
+        let end = self.tail.borrow().written();
         file.set_len(end).await.at(&self.path, "truncate")?;
         file.sync_all().await.at(&self.path, "sync")?;
         let mut state = self.file.borrow_mut();
         state.unsynced = false;
+        state.uncut = false;
         state.allocated = end;
         state.zeroed = block_ceil(end);
         // The last block, if it is a part of one, ends beyond the file's length.

@@ -2,7 +2,7 @@
 
 mod cases;
 mod checkpoints;
-mod random;
+mod explore;
 mod recycling;
 mod shared;
 
