@@ -248,9 +248,10 @@ impl Segment {
     /// Puts on stable storage what was written without that.
     pub(crate) async fn sync(self: &Rc<Self>) -> Result<(), StorageError> {
         let file = self.open_file().await?;
-        self.file.borrow_mut().unsynced = false;
         let written = block_floor(self.tail.borrow().written());
         file.sync_data().await.at(&self.path, "sync")?;
+        // Not before: whoever seals another segment meanwhile looks at what is unsynced.
+        self.file.borrow_mut().unsynced = false;
         let own = self.file.borrow().own_from;
         if own < written {
             self.settle(own..written);
