@@ -33,11 +33,12 @@ def free_port() -> int:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 continue
-        if _can_bind(port):
+        if can_bind(port):
             return port
 
 
-def _can_bind(port: int) -> bool:
+def can_bind(port: int) -> bool:
+    """Whether nobody holds the port, not even a process that has ended."""
     with socket.socket() as probe:
         # What is left of closed connections does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -117,7 +118,7 @@ class Server:
         process.kill()
         process.wait()
         # The kernel takes a dead process's io_uring down in its own time, and the listening sockets with it.
-        wait.until("the port is free", lambda: _can_bind(self.port), 10, pause_s=0.001)
+        wait.until("the port is free", lambda: can_bind(self.port), 10, pause_s=0.001)
 
     def restart(self) -> "Server":
         """A clean stop and a start on the same data and port."""
