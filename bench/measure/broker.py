@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional
 from harness import wait, wire
 from harness.server import can_bind, free_port
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 

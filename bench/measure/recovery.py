@@ -13,6 +13,8 @@ from results import Results
 UNSEALED_GB = 1.0
 PARTITIONS_A_TOPIC = 1000
 SMALL_BATCH_BYTES = 4 << 10
+# Idle logs are swept every ten seconds.
+SETTLES_WITHIN_S = 25
 
 
 def unsealed(options, results: Results) -> None:
@@ -21,10 +23,15 @@ def unsealed(options, results: Results) -> None:
     with own_broker(options) as broker:
         broker.start()
         topic = lib.create_topic(broker.bootstrap, "unsealed-0", 1, segment_bytes=2_000_000_000)
-        with raw.Load(broker.bootstrap, topic, [0] * 4, batch, 1) as load:
-            load.run(requests=int(UNSEALED_GB * 1e9) // len(batch))
+
+        def write(batches: int) -> None:
+            with raw.Load(broker.bootstrap, topic, [0], batch, 1) as load:
+                load.run(requests=batches)
+
+        write(int(UNSEALED_GB * 1e9) // len(batch))
         for _ in range(options.rounds):
-            add_restart(broker, "1 GB unsealed", topic, 1, results)
+            write(1)
+            add_restarts(broker, "1 GB unsealed", topic, 1, results)
 
 
 def thousand(options, results: Results) -> None:
@@ -32,9 +39,9 @@ def thousand(options, results: Results) -> None:
     with own_broker(options) as broker:
         broker.start()
         topics = create_many(broker, 1)
-        fill_many(broker, topics)
         for _ in range(options.rounds):
-            add_restart(broker, "1,000 partitions with data", topics[0], len(topics) * PARTITIONS_A_TOPIC, results)
+            fill_many(broker, topics)
+            add_restarts(broker, "1,000 partitions", topics[0], len(topics) * PARTITIONS_A_TOPIC, results)
 
 
 def ten_thousand(options, results: Results) -> None:
@@ -46,14 +53,22 @@ def ten_thousand(options, results: Results) -> None:
         topics = create_many(broker, 10)
         results.add(f"create {state}", "ms", (time.monotonic() - began) * 1000)
         loads.measure_idle(broker, f"{state} without data", options, results)
-        began = time.monotonic()
-        fill_many(broker, topics)
-        results.add(f"first batch of 4 KiB to each of {state}", "ms", (time.monotonic() - began) * 1000)
-        loads.measure_idle(broker, f"{state} with data", options, results)
-        for _ in range(options.rounds):
-            add_restart(broker, f"{state} with data", topics[0], len(topics) * PARTITIONS_A_TOPIC, results)
+        for number in range(options.rounds):
+            began = time.monotonic()
+            fill_many(broker, topics)
+            if number == 0:
+                results.add(f"first batch of 4 KiB to each of {state}", "ms", (time.monotonic() - began) * 1000)
+                add_resident_as_it_settles(broker, f"{state} with data", results)
+                loads.measure_idle(broker, f"{state} with data", options, results)
+            add_restarts(broker, state, topics[0], len(topics) * PARTITIONS_A_TOPIC, results)
         loads.measure_idle(broker, f"{state} with data, after a restart", options, results)
-    results.note("many partitions: set up once, killed and started once a round; the disk's caches are warm")
+    results.note("many partitions: set up once, written to, killed and started each round; the disk's caches are warm")
+
+
+def add_resident_as_it_settles(broker: Heizer, state: str, results: Results) -> None:
+    """Chunks of logs that nobody appends to are let go after a while."""
+    loads.add_resident(broker, f"{state}, at once", results)
+    time.sleep(SETTLES_WITHIN_S)
 
 
 def create_many(broker: Heizer, topics: int) -> list:
@@ -71,6 +86,12 @@ def fill_many(broker: Heizer, topics: list) -> None:
         raw.fill(broker.bootstrap, topic, PARTITIONS_A_TOPIC, batch)
 
 
+def add_restarts(broker: Heizer, state: str, topic: str, partitions: int, results: Results) -> None:
+    """Killed after every partition was written to; then killed at rest, when there is nothing new to put in order."""
+    add_restart(broker, f"kill -9, {state}, all written to", topic, partitions, results)
+    add_restart(broker, f"kill -9, {state}, at rest", topic, partitions, results)
+
+
 def add_restart(broker: Heizer, state: str, topic: str, partitions: int, results: Results) -> None:
     """Kills the broker and starts it: until it is ready, knows all leaders, has taken a record."""
     broker.kill()
@@ -80,7 +101,7 @@ def add_restart(broker: Heizer, state: str, topic: str, partitions: int, results
         error, _ = wire.produce(connection, topic, 0, wire.batch([b"back"]))
     if error:
         raise SystemExit(f"measure: the first Produce after the start was answered with error {error}")
-    results.add(f"after kill -9, {state}: ready line", "ms", ready_ms)
-    results.add(f"after kill -9, {state}: Metadata with all leaders", "ms", metadata_ms)
-    results.add(f"after kill -9, {state}: first Produce", "ms", (time.monotonic() - began) * 1000)
-    results.add(f"after kill -9, {state}: scanned", "MB", broker.scanned_bytes() / 1e6)
+    results.add(f"start after {state}: ready line", "ms", ready_ms)
+    results.add(f"start after {state}: Metadata with all leaders", "ms", metadata_ms)
+    results.add(f"start after {state}: first Produce", "ms", (time.monotonic() - began) * 1000)
+    results.add(f"start after {state}: scanned", "MB", broker.scanned_bytes() / 1e6)
