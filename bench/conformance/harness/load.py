@@ -12,7 +12,7 @@ from . import wait
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 KEYS = 40
-_RECORDS_AT_ONCE, _PAUSE_S = 10, 0.01
+_RECORDS_AT_ONCE, _PAUSE_S = 10, 0.02
 # Made of words that come again, so that every codec finds something to compress: else librdkafka sends it as it is.
 _WORDS = [random.Random(word).randbytes(12) for word in range(64)]
 _NOISE = b"".join(random.Random(7).choices(_WORDS, k=4096))
