@@ -1,4 +1,4 @@
-"""A client of our own, so that no client's limits are measured: one thread, requests made beforehand, answers hardly read.
+"""A client of our own, so that no other's limits are measured: one thread, requests prepared, answers hardly read.
 
 Batches are not idempotent, so that the same bytes can be produced again and again.
 """

@@ -101,7 +101,7 @@ class Writer:
         wait.until(f"{goal} records in {self.topic}", lambda: len(self.delivered) >= goal, 60, 0.01)
 
     def check(self, found: dict[int, list[Message]]) -> None:
-        """What the broker holds after `finish`: nothing acknowledged is lost, nothing is there that was not produced."""
+        """What the broker holds after `finish`: nothing acknowledged is lost, nothing there was not produced."""
         sequences = {p: [self._sequence(m) for m in found[p]] for p in found}
         by_offset = {(p, m.offset()): s for p in found for m, s in zip(found[p], sequences[p])}
         if self.record is keyed:
@@ -118,7 +118,7 @@ class Writer:
             expected = list(range(self._count(partition)))
             there = sequences[partition]
             if lost := sorted({*expected} - {*there}):
-                raise AssertionError(f"{self.topic}-{partition}: {len(lost)} acknowledged records lost, first {lost[0]}")
+                raise AssertionError(f"{self.topic}-{partition}: {len(lost)} records lost, the first {lost[0]}")
             if self.idempotent:
                 assert there == expected, f"{self.topic}-{partition}: not every record once and in order"
 

@@ -150,7 +150,7 @@ def close_segments(server, topic):
 
 
 def await_compacted(server, topic, expected):
-    """What is there of the stream once no more than the model allows remains; the broker must get there by itself."""
+    """What is there of the stream once no more than the model allows remains; the broker gets there alone."""
     deadline = time.monotonic() + COMPACTED_WITHIN_S
     while True:
         found = of_stream(read(server, topic))
@@ -171,7 +171,7 @@ def of_stream(records):
 
 
 def read(server, topic, start=0, most=1 << 30):
-    """All records from an offset on until the partition's end says so, for after compaction nobody knows their number."""
+    """All records from an offset on, to where the broker says the partition ends: offsets do not tell their number."""
     settings = {"enable_partition_eof": True, "check_crcs": True}
     client, found = lib.consumer(server.bootstrap, "reader-without-commits", **settings), []
     try:
