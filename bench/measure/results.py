@@ -33,10 +33,10 @@ class Results:
         return list(self._notes)
 
     def print(self) -> None:
-        print(f"{'':<80}{'':<10}{'median':>10}{'least':>10}{'most':>10}")
+        print(f"{'':<84}{'':<10}{'median':>10}{'least':>10}{'most':>10}")
         for row in self.rows():
             median, least, most = row["median"], min(row["rounds"]), max(row["rounds"])
-            print(f"{row['what']:<80}{row['unit']:<10}{median:>10.2f}{least:>10.2f}{most:>10.2f}")
+            print(f"{row['what']:<84}{row['unit']:<10}{median:>10.2f}{least:>10.2f}{most:>10.2f}")
         for line in self._notes:
             print(line)
 
