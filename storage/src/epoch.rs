@@ -84,6 +84,11 @@ impl EpochCache {
         true
     }
 
+    /// Epochs and their start offsets, in order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.entries.iter().map(|entry| (entry.epoch, entry.start))
+    }
+
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
     }

@@ -14,6 +14,7 @@
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
 //! | `stream/` | Raft's stream |
+//! | `inspect/` | looking at the files of logs without touching them |
 
 mod batch;
 mod config;
@@ -22,6 +23,7 @@ mod dir;
 mod epoch;
 mod error;
 mod index;
+pub mod inspect;
 mod log;
 mod paths;
 mod producer;
