@@ -13,10 +13,12 @@
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
+//! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `stream/` | Raft's stream |
 //! | `inspect/` | looking at the files of logs without touching them |
 
 mod batch;
+mod checkpoint;
 mod config;
 mod context;
 mod dir;

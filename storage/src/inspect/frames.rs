@@ -1,6 +1,8 @@
-//! Entries out of a file of a Raft stream.
+//! Entries out of a file of a stream.
 
 use std::path::Path;
+
+use bytes::Bytes;
 
 use crate::error::StorageError;
 use crate::inspect::source::Source;
@@ -16,8 +18,8 @@ pub enum NextFrame {
         position: u64,
         /// Where it ends.
         end: u64,
-        /// Bytes of its payload.
-        payload_bytes: usize,
+        /// What was appended.
+        payload: Bytes,
     },
     /// Nothing more, but for so many bytes of reserved space.
     End {
@@ -66,7 +68,7 @@ impl FrameReader {
         Ok(match frame::parse(self.base.wrapping_add(position), &bytes) {
             Frame::Entry(payload) => {
                 self.position += bytes.len() as u64;
-                NextFrame::Entry { position, end: self.position, payload_bytes: payload.len() }
+                NextFrame::Entry { position, end: self.position, payload }
             }
             Frame::End => NextFrame::End { position, left },
             Frame::Bad(reason) => NextFrame::Bad { position, reason: reason.to_owned() },

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use heizer_runtime::collections::HashMap;
 use heizer_runtime::fs::{self, DirEntry};
 
+use crate::checkpoint::ROOT as CHECKPOINTS;
 use crate::error::{IoContext, StorageError};
 use crate::inspect::tables::read_small_if_there;
 use crate::paths::{self, EPOCHS, INDEX, LOG, LOG_START, METADATA, SNAPSHOT, TIME_INDEX};
@@ -34,7 +35,7 @@ pub enum Target {
     File(PathBuf),
     /// A partition's directory.
     Partition(PartitionDir),
-    /// A directory with files of a Raft stream.
+    /// A directory with files of a stream.
     Stream(PathBuf),
     /// A directory with directories of partitions.
     DataDir(DataDir),
@@ -127,7 +128,7 @@ pub struct DataDir {
     pub path: PathBuf,
     /// Directories of partitions, by topic and number.
     pub partitions: Vec<(String, i32)>,
-    /// Directories of Raft streams.
+    /// Directories of streams: Raft's, and the checkpoint logs.
     pub streams: Vec<PathBuf>,
     /// Directories on their way out or in.
     pub passing: Vec<PathBuf>,
@@ -233,8 +234,8 @@ impl DataDir {
                 found.passing.push(below);
             } else if let Some(name) = partition_name(&entry.name) {
                 found.partitions.push(name);
-            } else if entry.name == RAFT {
-                found.streams = streams_below(&below).await?;
+            } else if entry.name == RAFT || entry.name == CHECKPOINTS {
+                found.streams.extend(streams_below(&below).await?);
             }
         }
         found.partitions.sort_by(|a, b| match a.0.cmp(&b.0) {
@@ -261,11 +262,11 @@ fn partition_name(name: &str) -> Option<(String, i32)> {
     if topic.is_empty() || !digits { None } else { Some((topic.to_owned(), number.parse().ok()?)) }
 }
 
-/// The directories of streams below `raft`, of all generations and cores.
-async fn streams_below(raft: &Path) -> Result<Vec<PathBuf>, StorageError> {
+/// The directories of streams below `root`, of all generations or layouts, and all cores.
+pub(super) async fn streams_below(root: &Path) -> Result<Vec<PathBuf>, StorageError> {
     let mut streams = Vec::new();
-    for generation in fs::read_dir(raft).await.at(raft, "list")?.into_iter().filter(|entry| entry.is_dir) {
-        let generation = raft.join(generation.name);
+    for generation in fs::read_dir(root).await.at(root, "list")?.into_iter().filter(|entry| entry.is_dir) {
+        let generation = root.join(generation.name);
         let cores = fs::read_dir(&generation).await.at(&generation, "list")?;
         streams.extend(cores.into_iter().filter(|core| core.is_dir).map(|core| generation.join(core.name)));
     }

@@ -9,15 +9,16 @@
 //! | `source.rs` | a file read in windows |
 //! | `batches.rs`, `legacy.rs` | record batches of any format out of a `.log` file |
 //! | `tables.rs` | index files and Kafka's index of aborted transactions: entries of fixed size |
-//! | `frames.rs` | entries of a Raft stream |
+//! | `frames.rs` | entries of a stream |
 //! | `layout.rs` | what a path is: a data directory, a partition's directory, a file |
 //! | `verify/` | everything that can be checked |
-//! | `recover.rs` | what opening a log after an unclean stop would do |
+//! | `recover.rs`, `noted.rs` | what opening a log after an unclean stop would do, and where it would start |
 
 mod batches;
 mod frames;
 mod layout;
 mod legacy;
+mod noted;
 mod recover;
 mod source;
 mod tables;
@@ -29,7 +30,8 @@ pub use batches::{BatchReader, Next, RECORDS_BYTES_MAX, StoredBatch};
 pub use frames::{FrameReader, NextFrame};
 pub use layout::{DataDir, FileKind, PartitionDir, Target};
 pub use legacy::{LegacyMessage, LegacyRecord};
-pub use recover::{DryRun, PlannedCut, ScanStart, recover_dry_run};
+pub use noted::NotedLogs;
+pub use recover::{Damaged, DryRun, PlannedCut, ScanStart, recover_dry_run};
 pub use tables::{
     AbortedEntry, AbortedReader, Entry, OffsetEntry, OffsetReader, TableReader, TimeEntry, TimeReader,
     read_small_file, read_snapshot,

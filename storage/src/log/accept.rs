@@ -53,3 +53,9 @@ pub(crate) fn acceptable(
 pub(crate) fn gap(next_offset: i64, later: Option<i64>) -> Option<String> {
     later.filter(|&base| base != next_offset).map(|base| format!("the next segment starts at {base}"))
 }
+
+/// Whether a scan that stops before `next_offset` stops in the middle of the log, and not at its torn end: everything below
+/// `settled` was sealed or noted, and so the segment is damaged and is not to be cut.
+pub(crate) fn is_settled(next_offset: i64, settled: Option<i64>) -> bool {
+    settled.is_some_and(|settled| next_offset < settled)
+}
