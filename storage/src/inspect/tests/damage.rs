@@ -94,7 +94,8 @@ fn a_cut_segment_is_found_at_its_new_end() {
                 let errors = errors().await;
                 // One byte of an offset is a zero, as reserved space is: then the indexes tell.
                 let told = |error: &Finding| {
-                    error.position == Some(last) || cut == last + 1 && error.what.contains("beyond the last batch")
+                    error.position == Some(last)
+                        || cut == last + 1 && error.what.contains("beyond the last batch")
                 };
                 assert!(errors.iter().any(told), "cut at {cut}: {errors:?}");
             }
@@ -151,7 +152,8 @@ fn a_time_index_that_hides_records_is_found() {
         let mut reader = TimeReader::open(&Path::new(DIR).join(name)).await.expect("open");
         let first = reader.next().await.expect("read").expect("an entry");
         let base = FileKind::base_of(name).expect("a numbered file");
-        let mut batches = BatchReader::open(&Path::new(DIR).join(&names(".log").await[1])).await.expect("open");
+        let mut batches =
+            BatchReader::open(&Path::new(DIR).join(&names(".log").await[1])).await.expect("open");
         let mut above = None;
         while let Next::Batch(batch) = batches.next().await.expect("read") {
             let mut records = batch.records().expect("readable").map(|record| record.expect("readable"));

@@ -107,16 +107,7 @@ impl<'a> Verifier<'a> {
 
     /// Checks everything below a directory. A file alone cannot be checked: its neighbours say what it should be.
     pub async fn verify(&mut self, target: &Target) -> Result<(), StorageError> {
-        let held = match target {
-            Target::Partition(partition) => partition.held_by.map(|pid| (&partition.path, pid)),
-            Target::DataDir(dir) => dir.held_by.map(|pid| (&dir.path, pid)),
-            Target::File(_) | Target::Stream(_) => None,
-        };
-        if let Some((path, pid)) = held {
-            let what =
-                format!("process {pid} is at work here: what lies at the ends of logs may be in motion");
-            self.note(path, None, None, what);
-        }
+        self.holder(target);
         match target {
             Target::File(path) => {
                 let reason =
@@ -129,12 +120,30 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Checks a data directory: its partitions and Raft's streams.
-    pub async fn data_dir(&mut self, dir: &DataDir) -> Result<(), StorageError> {
+    /// Says whether a broker is at work in `target`.
+    pub fn holder(&mut self, target: &Target) {
+        let held = match target {
+            Target::Partition(partition) => partition.held_by.map(|pid| (&partition.path, pid)),
+            Target::DataDir(dir) => dir.held_by.map(|pid| (&dir.path, pid)),
+            Target::File(_) | Target::Stream(_) => None,
+        };
+        if let Some((path, pid)) = held {
+            let what =
+                format!("process {pid} is at work here: what lies at the ends of logs may be in motion");
+            self.note(path, None, None, what);
+        }
+    }
+
+    async fn data_dir(&mut self, dir: &DataDir) -> Result<(), StorageError> {
         for (topic, partition) in &dir.partitions {
             let partition = dir.partition(topic, *partition).await?;
             self.partition(&partition).await?;
         }
+        self.beside_partitions(dir).await
+    }
+
+    /// Checks what a data directory holds beside partitions: streams, and directories on their way out.
+    pub async fn beside_partitions(&mut self, dir: &DataDir) -> Result<(), StorageError> {
         for stream in &dir.streams {
             self.stream(stream, dir.held_by).await?;
         }
