@@ -14,6 +14,7 @@
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
+//! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `stream/` | Raft's stream |
 //! | `inspect/` | looking at the files of logs without touching them |
 
@@ -24,6 +25,9 @@ mod context;
 mod dir;
 mod epoch;
 mod error;
+#[cfg(test)]
+mod exploring;
+mod flush;
 mod index;
 pub mod inspect;
 mod log;
@@ -41,6 +45,7 @@ pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;
 pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
+pub use flush::FlushCounts;
 pub use log::{
     AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
     TimestampOffset, remove_deleted, remove_logs,

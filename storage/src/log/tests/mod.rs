@@ -2,7 +2,8 @@
 
 mod cases;
 mod checkpoints;
-mod random;
+mod explore;
+mod shared;
 
 use std::path::Path;
 use std::rc::Rc;
