@@ -14,9 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use heizer_runtime::{fs, host, time};
-use heizer_storage::{
-    AppendOrigin, Level, Log, LogConfig, LogDir, OpenMode, StorageContext, StorageLimits,
-};
+use heizer_storage::{AppendOrigin, Level, Log, LogConfig, LogDir, OpenMode, StorageContext, StorageLimits};
 use heizer_wire::record_batch::{BatchOptions, RecordBatchBuilder};
 
 const NAME: &str = "bench-0";
