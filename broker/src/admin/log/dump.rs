@@ -37,7 +37,8 @@ pub(super) async fn run(args: DumpArgs) -> Result<(), CliError> {
                     let next = base.and_then(|base| segments.iter().find(|segment| segment.0 > base));
                     let below =
                         next.is_some_and(|&(next, _)| dump.args.from.is_some_and(|from| next <= from));
-                    if !below && !base.is_some_and(|base| dump.args.to.is_some_and(|to| base >= to)) {
+                    let above = base.zip(dump.args.to).is_some_and(|(base, to)| base >= to);
+                    if !below && !above {
                         dump.file(&path).await?;
                     }
                 }

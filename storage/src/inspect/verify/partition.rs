@@ -1,5 +1,6 @@
 //! One partition: its segments with their indexes, one after the other, and its small files.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::epoch::EpochCache;
@@ -149,6 +150,13 @@ async fn segment(
     place: &Place,
     log: &mut LogState,
 ) -> Result<(), StorageError> {
+    let mut batches = match BatchReader::open(path).await {
+        Err(error) if dir.held_by.is_some() && is_missing(&error) => {
+            verifier.note(path, None, None, "was removed meanwhile");
+            return Ok(());
+        }
+        batches => batches?,
+    };
     verifier.summary.segments += 1;
     verifier.summary.bytes += place.bytes;
     if place.next_base.is_some() && !place.indexed && !place.in_motion {
@@ -159,7 +167,6 @@ async fn segment(
     let mut offset_check = OffsetCheck::new(place.base);
     let mut time_check = TimeCheck::new(place.base);
     let mut check = SegmentCheck::new(place.base, place.next_base);
-    let mut batches = BatchReader::open(path).await?;
     let readable = loop {
         let batch = match batches.next().await? {
             Next::Batch(batch) => batch,
@@ -358,6 +365,11 @@ async fn behind_entries<E: Entry + Copy>(
     Ok(())
 }
 
+/// Whether a file is not there: a broker at work may have removed it since its directory was listed.
+fn is_missing(error: &StorageError) -> bool {
+    matches!(error, StorageError::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
 /// Entries of an index, one looked at ahead of its use.
 struct Feed<E> {
     reader: TableReader<E>,
@@ -376,11 +388,7 @@ impl<E: Entry + Copy> Feed<E> {
         let path = paths::numbered(&dir.path, base, suffix);
         let reader = match TableReader::open(&path).await {
             // A broker at work removes the indexes of a segment that grows again.
-            Err(StorageError::Io { source, .. })
-                if dir.held_by.is_some() && source.kind() == std::io::ErrorKind::NotFound =>
-            {
-                return Ok(None);
-            }
+            Err(error) if dir.held_by.is_some() && is_missing(&error) => return Ok(None),
             reader => reader?,
         };
         Ok(Some(Self { reader, path, base, next: None, judged: false }))
