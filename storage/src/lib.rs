@@ -16,6 +16,7 @@
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `stream/` | Raft's stream |
+//! | `inspect/` | looking at the files of logs without touching them |
 
 mod batch;
 mod checkpoint;
@@ -28,6 +29,7 @@ mod error;
 mod exploring;
 mod flush;
 mod index;
+pub mod inspect;
 mod log;
 mod paths;
 mod producer;
