@@ -152,7 +152,8 @@ fn a_sending_that_is_given_up_while_the_socket_is_full_leaves_the_file_to_others
         write_file(&path, LARGE).await;
         let file = open(&path).await;
         let (server, client) = connection().await;
-        let given_up = timeout(Duration::from_millis(300), server.send_file(file.region(0..LARGE as u64))).await;
+        let given_up =
+            timeout(Duration::from_millis(300), server.send_file(file.region(0..LARGE as u64))).await;
         assert!(given_up.is_err(), "the peer reads nothing");
         // Ended from this side, the other one sees what was sent and then the end.
         server.shutdown();

@@ -55,8 +55,7 @@ impl Stream {
         let begun = self.driver().now();
         self.set_nonblocking(true)?;
         // SAFETY: the kernel reads and writes `offset` alone; both descriptors are open.
-        let sent =
-            unsafe { libc::sendfile(self.raw_fd(), file.fd().as_raw_fd(), &raw mut offset, count) };
+        let sent = unsafe { libc::sendfile(self.raw_fd(), file.fd().as_raw_fd(), &raw mut offset, count) };
         let sent = u64::try_from(sent).map_err(|_| io::Error::last_os_error());
         self.set_nonblocking(false)?;
         let took = self.driver().now().saturating_duration_since(begun);
