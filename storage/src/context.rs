@@ -6,6 +6,7 @@ use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use heizer_runtime::buf::AlignedBuf;
+use heizer_runtime::time;
 
 use crate::segment::Segment;
 use crate::tail::Tail;
@@ -40,6 +41,8 @@ pub struct StorageContext {
     chunks: RefCell<VecDeque<(Weak<RefCell<Tail>>, u64)>>,
     indexes: RefCell<VecDeque<Weak<Segment>>>,
     files: RefCell<VecDeque<Weak<Segment>>>,
+    /// Segments that have been open through the page cache since the last sweep.
+    cached: RefCell<Vec<Weak<Segment>>>,
     zeros: Bytes,
 }
 
@@ -53,6 +56,7 @@ impl StorageContext {
             chunks: RefCell::default(),
             indexes: RefCell::default(),
             files: RefCell::default(),
+            cached: RefCell::default(),
             zeros: AlignedBuf::zeroed(ZEROS_BYTES).freeze(),
         })
     }
@@ -62,9 +66,10 @@ impl StorageContext {
         self.chunk_bytes.get()
     }
 
-    /// Takes the chunks back from files without an append since the last sweep. For the core's housekeeping, every
-    /// ten seconds or so.
+    /// Takes the chunks back from files without an append since the last sweep, and the page cache from segments
+    /// without readers. For the core's housekeeping, every ten seconds or so.
     pub fn sweep_idle(&self) {
+        self.sweep_cached();
         let mut chunks = self.chunks.borrow_mut();
         let mut swept: Vec<Rc<RefCell<Tail>>> = Vec::new();
         for tail in chunks.iter().filter_map(|(tail, _)| tail.upgrade()) {
@@ -81,6 +86,16 @@ impl StorageContext {
             }
         }
         chunks.retain(|(tail, start)| tail.upgrade().is_some_and(|tail| tail.borrow().holds(*start)));
+    }
+
+    fn sweep_cached(&self) {
+        let cached = self.cached.take();
+        if cached.is_empty() {
+            return;
+        }
+        let now = time::now();
+        let open = |segment: &Weak<Segment>| segment.upgrade().is_some_and(|segment| segment.sweep_cached(now));
+        self.cached.borrow_mut().extend(cached.into_iter().filter(open));
     }
 
     /// Evicts the oldest chunks until the budget holds or nothing can go. Called with no tail borrowed.
@@ -128,6 +143,14 @@ impl StorageContext {
             if let Some(oldest) = files.pop_front().and_then(|weak| weak.upgrade()) {
                 oldest.close_file();
             }
+        }
+    }
+
+    /// Takes note that `segment` has its file open through the page cache.
+    pub(crate) fn note_cached(&self, segment: &Rc<Segment>) {
+        let mut cached = self.cached.borrow_mut();
+        if !cached.iter().any(|other| other.as_ptr() == Rc::as_ptr(segment)) {
+            cached.push(Rc::downgrade(segment));
         }
     }
 
