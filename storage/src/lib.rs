@@ -14,9 +14,11 @@
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
 //! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
+//! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `stream/` | Raft's stream |
 
 mod batch;
+mod checkpoint;
 mod config;
 mod context;
 mod dir;

@@ -75,12 +75,13 @@ impl Reply {
 
     /// A response without throttling that keeps something until it has left.
     pub fn send_holding(frame: Vec<Bytes>, held: impl Any) -> Reply {
-        Reply::send_around(frame, Vec::new(), held)
+        Reply::send_around(frame, Vec::new(), Some(held))
     }
 
     /// As [`Reply::send_holding`], of which some bytes lie in files, see [`Reply::Send`].
-    pub fn send_around(frame: Vec<Bytes>, files: Vec<(usize, FileRegion)>, held: impl Any) -> Reply {
-        Reply::Send { frame, files, mute: Duration::ZERO, held: Some(Box::new(held)) }
+    pub fn send_around(frame: Vec<Bytes>, files: Vec<(usize, FileRegion)>, held: Option<impl Any>) -> Reply {
+        let held = held.map(|held| Box::new(held) as Box<dyn Any>);
+        Reply::Send { frame, files, mute: Duration::ZERO, held }
     }
 
     /// No response and no throttling.

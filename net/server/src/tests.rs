@@ -76,7 +76,7 @@ impl Service for Script {
                     let head = [size.to_be_bytes(), header.correlation_id.to_be_bytes()].concat();
                     let frame = vec![Bytes::from(head), body.clone(), body];
                     let held = script.held.clone();
-                    Reply::send_around(frame, vec![(2, file.region(1..1 + FILE_BYTES as u64))], held)
+                    Reply::send_around(frame, vec![(2, file.region(1..1 + FILE_BYTES as u64))], Some(held))
                 }
                 LARGE => Reply::send(answer(vec![7; 8 << 20].into())),
                 _ => Reply::send(answer(body)),

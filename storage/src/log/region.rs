@@ -58,7 +58,7 @@ impl Log {
         }
         let at = state.segment_at(offset)?;
         let segment = &state.segments[at];
-        let sealed = at + 1 < state.segments.len() && segment.is_sealed();
+        let sealed = at + 1 < state.segments.len() && segment.is_sealed() && !segment.is_damaged();
         let fits = segment.next_offset() <= max_offset && offset < segment.next_offset();
         (sealed && fits && in_memory(segment, offset).is_none()).then(|| segment.clone())
     }

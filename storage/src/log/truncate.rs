@@ -55,6 +55,7 @@ impl Log {
         offset: i64,
         _exclusive: &Exclusive,
     ) -> Result<(), StorageError> {
+        self.forget_checkpoint().await?;
         let segment = self.state.borrow().segments[at].clone();
         segment.load_indexes().await?;
         let found = self.find_cut(&segment, offset).await?;
@@ -69,7 +70,6 @@ impl Log {
             state.forced_end = end;
             state.log_start = state.log_start.min(end);
             state.epochs.truncate_end(end);
-            state.epochs_changed();
             later.into()
         };
         // Newest first: a crash on the way leaves a log without a hole.
@@ -117,10 +117,20 @@ impl Log {
         }
         let head = segment.read(block_floor(bytes)..bytes).await?.to_vec();
         let now_ms = wall_clock_ms();
-        Ok(Found { bytes, head, next_offset, indexes, first_timestamp: None, index_files: true, now_ms })
+        Ok(Found {
+            bytes,
+            head,
+            next_offset,
+            indexes,
+            first_timestamp: None,
+            index_files: true,
+            unindexed: 0,
+            now_ms,
+        })
     }
 
     async fn restart_at(&self, offset: i64, _exclusive: &Exclusive) -> Result<(), StorageError> {
+        self.forget_checkpoint().await?;
         self.settle_home(None).await?;
         remove_if_there(&self.dir.join(LOG_START)).await?;
         let fresh = {
@@ -136,7 +146,6 @@ impl Log {
             state.durable_end = offset;
             state.forced_end = offset;
             state.epochs.clear();
-            state.epochs_changed();
             state.producers.clear();
             old.into()
         };

@@ -34,6 +34,7 @@ impl Segment {
     /// The file through the page cache, opened if it is not; `None` where it has to be read directly.
     pub(crate) async fn open_cached(self: &Rc<Self>) -> Result<Option<CachedFile>, StorageError> {
         assert!(self.is_sealed(), "pages of a file that is written to would be stale");
+        self.used.set(true);
         match &*self.cached.borrow() {
             Cached::Closed => {}
             Cached::Unsuited => return Ok(None),

@@ -212,6 +212,9 @@ impl Segment {
     pub(crate) async fn seal(self: &Rc<Self>) -> Result<(), StorageError> {
         assert_eq!(self.unwritten(), 0, "sealing a segment with unwritten bytes");
         self.trim().await?;
+        if !self.is_sealed() {
+            self.load_indexes().await?;
+        }
         let snapshot = self.snapshot.borrow_mut().take();
         let mut indexes = match &*self.indexes.borrow() {
             IndexPlace::Growing(indexes) => indexes.clone(),

@@ -4,6 +4,7 @@
 //! sockets, timers and doorbells from other cores. The [`flusher`] enters the ring once a scheduler pass.
 
 mod cached;
+mod device;
 mod driver;
 mod file;
 mod flusher;
@@ -14,6 +15,7 @@ mod sendfile;
 mod socket;
 
 pub(crate) use cached::CachedFile;
+pub(crate) use device::Device;
 pub(crate) use driver::{Clock, Driver};
 pub(crate) use file::File;
 pub(crate) use flusher::flush_until_closed;
