@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use heizer_client::Connection;
 use heizer_runtime::sim::DiskFaults;
-use heizer_runtime::{task, time};
+use heizer_runtime::{cores, net, task, time};
 use heizer_wire::ErrorCode;
 use heizer_wire::messages::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic};
 
@@ -59,6 +59,52 @@ fn an_answer_keeps_its_limits_but_brings_the_first_batch_whole() {
         }
     });
     cluster.finish();
+}
+
+/// contract F1: whatever way the bytes take, out of memory, read from the disk, or as parts of files.
+#[test]
+fn what_is_long_sealed_is_fetched_whole_from_every_core() {
+    let mut sent_as_files: u64 = 0;
+    for seed in 40..44 {
+        let mut cluster = Cluster::new(seed);
+        cluster.run(async {
+            let connection = connect().await;
+            kafka::create(&connection, "old", 4, &[("segment.bytes", "1048576")]).await;
+            let value = |at: i64| format!("{at:06}").repeat(5_000);
+            for at in 0..80 {
+                for partition in 0..4 {
+                    kafka::produced(&connection, "old", partition, batch(&[&value(at)])).await;
+                }
+            }
+            // Two sweeps of the housekeeping take what is written out of memory.
+            time::sleep(Duration::from_secs(30)).await;
+            // Several connections, so that partitions of other cores are among them.
+            for _ in 0..3 {
+                let connection = connect().await;
+                for partition in 0..4 {
+                    let all = kafka::read_all(&connection, "old", partition).await;
+                    assert_eq!(all.len(), 80);
+                    assert!(
+                        all.iter().zip(0..).all(|((offset, text), at)| *offset == at && *text == value(at))
+                    );
+                }
+                let mut request = fetch_request("old", &[(2, 17), (0, 3), (3, 55), (1, 30)]);
+                request.max_bytes = 700_000;
+                let answer = fetch(&connection, &request).await;
+                let bytes: usize = filled(&answer).iter().map(|(_, bytes)| bytes).sum();
+                assert!(bytes <= 700_000 && bytes > 400_000, "{:?}", filled(&answer));
+                for data in answer.responses.iter().flat_map(|topic| &topic.partitions) {
+                    let texts = decoded(&data.records);
+                    assert!(texts.iter().all(|(offset, text)| *text == value(*offset)));
+                }
+            }
+        });
+        let all_cores = || async { net::file_sends().bytes };
+        let sent = cluster.sim.run(cluster.broker, async move { cores::call_all(all_cores).await });
+        sent_as_files += sent.expect("the cores answer").iter().sum::<u64>();
+        cluster.finish();
+    }
+    assert!(sent_as_files > 10_000_000, "{sent_as_files} bytes");
 }
 
 /// contract F1
