@@ -151,7 +151,7 @@ pub struct FileSendCounts {
     pub bytes: u64,
     /// System calls that did so, or found the socket full.
     pub calls: u64,
-    /// Calls that took so long that they must have waited for the disk, and the core with them.
+    /// Calls that had to wait, for the disk most likely, and the core with them.
     pub stalls: u64,
     /// Times that a connection waited for pages, and nothing but that connection.
     pub waits: u64,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use heizer_runtime::buf::AlignedBuf;
 use heizer_runtime::cores::{self, CoreId};
-use heizer_runtime::fs::{CachedFile, File, OpenOptions, WriteSync};
+use heizer_runtime::fs::{self, CachedFile, File, OpenOptions, WriteSync};
 use heizer_runtime::host::{self, Config};
 use heizer_runtime::net::{self, Listener, Stream};
 use heizer_runtime::task;
@@ -112,6 +112,8 @@ fn reads_on_the_same_connection_go_on_beside_a_region() {
         write_file(&path, LARGE).await;
         let file = open(&path).await;
         let (server, client) = connection().await;
+        // Whoever has it open goes on.
+        fs::remove_file(&path).await.expect("removed");
         let sender = server.clone();
         let sending = task::spawn(async move { sender.send_file(file.region(0..LARGE as u64)).await });
         let asker = client.clone();

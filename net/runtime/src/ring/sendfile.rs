@@ -15,8 +15,8 @@ use super::op::Op;
 use super::socket::Stream;
 use crate::core;
 
-/// A call that took this long has waited for the disk: a chunk that is cached takes a tenth of it.
-const STALL: Duration = Duration::from_millis(1);
+/// A call that took less has not waited for the disk.
+const STALL_MIN: Duration = Duration::from_micros(100);
 
 impl Stream {
     /// Sends the bytes of `range`.
@@ -52,14 +52,16 @@ impl Stream {
     fn send_cached(&self, file: &CachedFile, range: Range<u64>) -> io::Result<u64> {
         let mut offset = libc::off_t::try_from(range.start).map_err(io::Error::other)?;
         let count = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-        let begun = self.driver().now();
+        let (begun, waits) = (self.driver().now(), waits_of_this_thread());
         self.set_nonblocking(true)?;
         // SAFETY: the kernel reads and writes `offset` alone; both descriptors are open.
         let sent = unsafe { libc::sendfile(self.raw_fd(), file.fd().as_raw_fd(), &raw mut offset, count) };
         let sent = u64::try_from(sent).map_err(|_| io::Error::last_os_error());
         self.set_nonblocking(false)?;
         let took = self.driver().now().saturating_duration_since(begun);
-        core::current().file_sends.add_call(*sent.as_ref().unwrap_or(&0), took >= STALL);
+        // Time alone would count the times in which others had the CPU.
+        let stalled = took >= STALL_MIN && waits_of_this_thread() != waits;
+        core::current().file_sends.add_call(*sent.as_ref().unwrap_or(&0), stalled);
         sent
     }
 
@@ -78,5 +80,15 @@ impl Stream {
         })
         .cancelled_on_drop();
         op.await.0.map(drop)
+    }
+}
+
+/// How often this thread has given up the CPU because it had to wait.
+fn waits_of_this_thread() -> libc::c_long {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: getrusage fills the structure it is given, for which all zeros are a value as well.
+    unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init().ru_nvcsw
     }
 }
