@@ -40,7 +40,9 @@ fn main() {
     let counts = args.get(1).map_or("1,64,1000", String::as_str).split(',');
     let number =
         |at: usize, default: usize| args.get(at).map_or(default, |text| text.parse().expect("a number"));
-    println!("partitions  writes/s  p50 us  p99 us  p99.9 us  CPU us/write  MiB on disk/partition");
+    println!(
+        "partitions  writes/s  p50 us  p99 us  p99.9 us  CPU us/write  MiB on disk/partition  by file, shared, neither; flushes"
+    );
     for partitions in counts.map(|count| count.parse().expect("a number")) {
         let case = Case {
             dir: dir.join(format!("durable-appends-{partitions}")),
@@ -88,9 +90,10 @@ async fn measure(case: Case) -> String {
     future::join_all(keepers).await;
     let cpu_s = cpu.await.expect("no panic");
     latencies_us.sort_unstable();
+    let counts = home.flush_counts();
     let at = |share: f64| latencies_us[((latencies_us.len() - 1) as f64 * share) as usize];
     let line = format!(
-        "{:>10} {:>9.0} {:>7} {:>7} {:>9} {:>13.1} {:>22.2}",
+        "{:>10} {:>9.0} {:>7} {:>7} {:>9} {:>13.1} {:>22.2}  {} {} {}; {}",
         case.partitions,
         latencies_us.len() as f64 / MEASURED.as_secs_f64(),
         at(0.5),
@@ -98,6 +101,10 @@ async fn measure(case: Case) -> String {
         at(0.999),
         cpu_s * 1e6 / latencies_us.len() as f64,
         allocated_bytes(&case.dir) as f64 / (1 << 20) as f64 / case.partitions as f64,
+        counts.by_file,
+        counts.shared,
+        counts.by_nothing,
+        counts.device_flushes,
     );
     drop(logs);
     fs::remove_dir_all(&case.dir).await.expect("removed");

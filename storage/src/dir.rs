@@ -9,6 +9,7 @@ use heizer_runtime::cores::{self, CoreId};
 use crate::checkpoint::{self, Checkpoints, PartitionKey};
 use crate::context::StorageContext;
 use crate::error::{LogFailed, StorageError};
+use crate::flush::{FlushCounts, SharedFlush};
 
 /// One data directory (`log.dirs` may name several) as the logs of one core share it. Lives on that core, as long as
 /// any of its logs.
@@ -16,12 +17,14 @@ pub struct LogDir {
     path: PathBuf,
     ctx: Rc<StorageContext>,
     checkpoints: RefCell<Option<Rc<Checkpoints>>>,
+    flush: Rc<SharedFlush>,
 }
 
 impl LogDir {
     /// The directory at `path`, which is there.
     pub fn new(path: &Path, ctx: Rc<StorageContext>) -> Rc<LogDir> {
-        Rc::new(LogDir { path: path.to_owned(), ctx, checkpoints: RefCell::default() })
+        let flush = SharedFlush::new(path);
+        Rc::new(LogDir { path: path.to_owned(), ctx, checkpoints: RefCell::default(), flush })
     }
 
     /// Where it is.
@@ -69,6 +72,15 @@ impl LogDir {
             Some(checkpoints) => checkpoints.forget(PartitionKey { topic_id, partition }).await,
             None => Ok(()),
         }
+    }
+
+    /// How this core's durable writes in here got onto stable storage.
+    pub fn flush_counts(&self) -> FlushCounts {
+        self.flush.counts()
+    }
+
+    pub(crate) fn flush(&self) -> &Rc<SharedFlush> {
+        &self.flush
     }
 
     pub(crate) fn checkpoints(&self) -> Option<Rc<Checkpoints>> {

@@ -15,6 +15,7 @@
 //! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
+//! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `stream/` | Raft's stream |
 
 mod batch;
@@ -24,6 +25,9 @@ mod context;
 mod dir;
 mod epoch;
 mod error;
+#[cfg(test)]
+mod exploring;
+mod flush;
 mod index;
 mod log;
 mod paths;
@@ -41,6 +45,7 @@ pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;
 pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
+pub use flush::FlushCounts;
 pub use log::{
     AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
     TimestampOffset, remove_deleted, remove_logs,

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use heizer_client::Connection;
+use heizer_runtime::net::Stream;
 use heizer_runtime::sim::DiskFaults;
 use heizer_runtime::{cores, net, task, time};
-use heizer_wire::ErrorCode;
 use heizer_wire::messages::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic};
+use heizer_wire::{ErrorCode, encode_request};
 
-use crate::cluster::{Cluster, connect};
+use crate::cluster::{ADDR, Cluster, connect};
 use crate::kafka::{self, assert_code, batch, decoded, fetch, fetch_one, fetch_request};
 
 /// The partitions of the answer's first topic that have records, with how many bytes.
@@ -105,6 +106,44 @@ fn what_is_long_sealed_is_fetched_whole_from_every_core() {
         cluster.finish();
     }
     assert!(sent_as_files > 10_000_000, "{sent_as_files} bytes");
+}
+
+/// Answers that lie in files take no memory, so clients that leave them unread keep nobody from reading on.
+#[test]
+fn consumers_far_behind_that_do_not_read_leave_the_memory_to_others() {
+    let (mut short, mut whole) = (0, 0);
+    for seed in 50..58 {
+        let mut cluster = Cluster::with(seed, 1, &[("heizer.memory.per.core.bytes", "67108864")]);
+        let bytes = cluster.run(async {
+            let connection = connect().await;
+            kafka::create(&connection, "old", 1, &[("segment.bytes", "1048576")]).await;
+            let value = "v".repeat(50_000);
+            for _ in 0..45 {
+                kafka::produced(&connection, "old", 0, batch(&[&value])).await;
+            }
+            time::sleep(Duration::from_secs(30)).await;
+            let request = fetch_request("old", &[(0, 0)]);
+            let mut unread = Vec::new();
+            for _ in 0..24 {
+                let stream = Stream::connect(ADDR.parse().expect("an address")).await.expect("it listens");
+                let frame = encode_request(1, 12, Some("slow"), &request);
+                stream.write_all(frame).await.expect("it reads");
+                unread.push(stream);
+            }
+            time::sleep(Duration::from_secs(10)).await;
+            let answer = fetch(&connection, &request).await;
+            drop(unread);
+            filled(&answer)[0].1
+        });
+        cluster.finish();
+        // The budget is spent, and everybody gets the little that is always left; or nothing of it is.
+        match bytes {
+            0..=100_000 => short += 1,
+            900_000.. => whole += 1,
+            other => panic!("{other} bytes, seed {seed}"),
+        }
+    }
+    assert!(short > 0 && whole > 0, "systems of both kinds: {short} read, {whole} sent as files");
 }
 
 /// contract F1

@@ -103,7 +103,7 @@ impl Log {
             Job::Ground(first) => self.settle_home(Some(&first)).await?,
             Job::Write { segment, sync, segment_bytes } => {
                 let file = segment.prepare().await?;
-                let end = segment.flush(&file, sync, segment_bytes).await?;
+                let end = segment.flush(&file, sync, segment_bytes, Some(self.home.flush())).await?;
                 self.state.borrow_mut().wrote(end, sync);
                 self.advanced();
                 self.home.context().enforce();
@@ -238,7 +238,8 @@ impl State {
             return Some(Job::Ground(first.clone()));
         }
         let level = self.config.level();
-        let forced = self.durable_end < self.forced_end || self.exclusive_waiting > 0;
+        let forced =
+            self.durable_end < self.forced_end || self.exclusive_waiting > 0 || self.too_many_unsynced();
         let sync = if level == Level::Durable || forced { WriteSync::Data } else { WriteSync::None };
         let last = self.segments.len() - 1;
         for (at, segment) in self.segments.iter().enumerate() {
@@ -272,6 +273,12 @@ impl State {
         }
         let segments = self.segments.iter().filter(|segment| segment.is_unsynced()).cloned().collect();
         Some(Job::Sync { segments, end: self.written_end })
+    }
+
+    /// `flush.messages`: so many messages are not on stable storage that they must be brought there now.
+    fn too_many_unsynced(&self) -> bool {
+        let messages = self.config.sync_after_messages();
+        messages.is_some_and(|messages| self.log_end() - self.durable_end >= messages)
     }
 
     fn deadline(&self, within_ms: u64) -> Instant {

@@ -268,7 +268,10 @@ impl Opened {
         if trusted > 0 && trusted == bases.len() && !self.reopen_last(dir, ctx).await? {
             scan_from -= 1;
         }
-        self.load_producers(dir, listing, bases.get(scan_from).map(|&(base, _)| base)).await?;
+        let scan_base = bases.get(scan_from).map(|&(base, _)| base);
+        if scan_base.is_none() || self.checkpoint.as_ref().map(|noted| noted.segment) != scan_base {
+            self.load_producers(dir, listing, scan_base).await?;
+        }
         self.scan(dir, &bases[scan_from..], listing, config, ctx).await?;
         if self.segments.is_empty() {
             let start = checkpointed_start.unwrap_or(0);
@@ -399,10 +402,12 @@ impl Opened {
                 self.segments.push_back(segment);
                 continue;
             }
-            let untouched = stop.is_none() && later.is_empty() && scan.ends_as_noted().await?;
+            let untouched = stop.is_none() && later.is_empty() && scan.ends_as_noted();
             let segment = Segment::found(dir, base, scan.found(index_files).await?, ctx);
             segment.keep_open(file);
-            if !untouched {
+            if untouched {
+                segment.cut_later();
+            } else {
                 segment.trim().await?;
             }
             self.segments.push_back(segment.clone());
@@ -547,16 +552,9 @@ impl Scan {
         self.bytes - u64::from(self.from)
     }
 
-    /// Whether the segment is as it was noted: no batch after that, and nothing but zeros, as far as it is worth looking.
-    /// Then there is nothing to cut and nothing to sync.
-    async fn ends_as_noted(&self) -> Result<bool, StorageError> {
-        /// More than this is cut off faster than read.
-        const LOOK_BYTES_MAX: u64 = 2 << 20;
-        if self.from == 0 || self.scanned() > 0 || self.file_bytes - self.bytes > LOOK_BYTES_MAX {
-            return Ok(false);
-        }
-        let rest = crate::segment::read_range(&self.file, &self.path, self.bytes..self.file_bytes).await?;
-        Ok(rest.iter().all(|&byte| byte == 0))
+    /// Whether the segment is as it was noted: all of it is on stable storage.
+    fn ends_as_noted(&self) -> bool {
+        self.from > 0 && self.scanned() == 0
     }
 
     /// Gives the reason why it does not go on, unless that is its end.

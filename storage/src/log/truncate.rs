@@ -132,7 +132,6 @@ impl Log {
     async fn restart_at(&self, offset: i64, _exclusive: &Exclusive) -> Result<(), StorageError> {
         self.forget_checkpoint().await?;
         self.settle_home(None).await?;
-        remove_if_there(&self.dir.join(LOG_START)).await?;
         let fresh = {
             let config = self.config();
             self.fresh_segment(offset, wall_clock_ms(), &config)
@@ -152,10 +151,13 @@ impl Log {
         for segment in old.iter().rev() {
             segment.remove().await?;
         }
-        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        // After the segments, which need them should a crash leave some, and before the new one, which must not find any.
+        self.drop_snapshots_above(-1).await?;
         fresh.prepare().await?;
         self.write_epochs().await?;
-        self.drop_snapshots_above(-1).await
+        // Last: where a crash leaves some of the old log, what was deleted of it stays deleted.
+        remove_if_there(&self.dir.join(LOG_START)).await?;
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")
     }
 
     async fn reload_producers(&self, end: i64) -> Result<(), StorageError> {

@@ -37,11 +37,17 @@ struct FileState {
     exists: bool,
     /// The index files of a segment that grows again must go before its first write.
     stale_indexes: bool,
+    /// Recovery has left the file longer than what holds: it is cut before its first write, so that nothing beyond can
+    /// come back (DESIGN §5).
+    uncut: bool,
     /// Space reserved up to here.
     allocated: u64,
     allocation_step: u64,
     /// Blocks written at least once up to here.
     zeroed: u64,
+    /// Blocks that are the file's on stable storage, by a write and sync of their own or of the whole file, within the
+    /// length that is there, too: see [`heizer_runtime::fs::DeviceSync`]. What is not synced never moves it.
+    settled: Range<u64>,
     zeroing_step: u64,
     zeroing: Option<Range<u64>>,
     /// Small durable writes so far.
@@ -465,6 +471,11 @@ impl Segment {
     #[cfg(test)]
     pub(crate) fn has_open_file(&self) -> bool {
         self.file.borrow().open.is_some()
+    }
+
+    /// Leaves cutting the file to its length to whoever writes to it.
+    pub(crate) fn cut_later(&self) {
+        self.file.borrow_mut().uncut = true;
     }
 
     /// Lets go of the file; operations under way keep it open until they are done.

@@ -272,7 +272,7 @@ impl Stream {
             match job {
                 Job::Write(segment) => {
                     let file = segment.prepare().await?;
-                    let end = segment.flush(&file, WriteSync::Data, self.file_bytes).await?;
+                    let end = segment.flush(&file, WriteSync::Data, self.file_bytes, None).await?;
                     segment.tail().borrow_mut().evict_written();
                     self.state.borrow_mut().durable = position(end);
                     self.durable.notify_all();

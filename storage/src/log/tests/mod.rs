@@ -2,8 +2,9 @@
 
 mod cases;
 mod checkpoints;
-mod random;
+mod explore;
 mod region;
+mod shared;
 
 use std::path::Path;
 use std::rc::Rc;
