@@ -12,6 +12,7 @@ mod lookup;
 mod maintain;
 mod open;
 mod read;
+mod region;
 #[cfg(test)]
 mod tests;
 mod truncate;
