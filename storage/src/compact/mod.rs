@@ -24,6 +24,9 @@ mod plan;
 mod swap;
 mod transactions;
 
+#[cfg(test)]
+mod tests;
+
 pub use pace::Pace;
 pub use plan::Cleanable;
 
