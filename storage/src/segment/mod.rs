@@ -349,7 +349,12 @@ impl Segment {
         if self.with_indexes(|_| ()).is_some() {
             return Ok(());
         }
-        let indexes = match self.read_index_files().await? {
+        let read = self.read_index_files().await;
+        if self.retired.get() && self.with_indexes(|_| ()).is_some() {
+            // What was read may be another segment's; this one's are in memory since before that.
+            return Ok(());
+        }
+        let indexes = match read? {
             Some(indexes) => indexes,
             None => {
                 tracing::warn!(segment = %self.path.display(), "rebuilding missing or damaged indexes");
@@ -379,7 +384,9 @@ impl Segment {
     /// Holds the indexes of a sealed segment in memory, within the core's budget.
     fn keep_indexes(self: &Rc<Self>, indexes: Indexes) {
         let charge = self.ctx.charge_index(self, indexes.memory());
-        if let IndexPlace::Sealed(cached) = &mut *self.indexes.borrow_mut() {
+        if let IndexPlace::Sealed(cached) = &mut *self.indexes.borrow_mut()
+            && (cached.is_none() || !self.retired.get())
+        {
             *cached = Some((Rc::new(indexes), charge));
         }
     }
@@ -452,8 +459,14 @@ impl Segment {
             return Ok(file);
         }
         let options = OpenOptions { read: true, write: true, direct: true, ..OpenOptions::default() };
-        let file = File::open(&self.path, options).await.at(&self.path, "open")?;
-        Ok(self.keep_open(file))
+        let opened = File::open(&self.path, options).await;
+        if self.retired.get()
+            && let Some(file) = self.file.borrow().open.clone()
+        {
+            // By now the name may be another segment's; this one's file is open since before that.
+            return Ok(file);
+        }
+        Ok(self.keep_open(opened.at(&self.path, "open")?))
     }
 
     /// Uses `file`, opened for reading and direct writing, from here on.

@@ -264,7 +264,7 @@ fn run_seed(seed: u64, cut_power: bool) -> (u64, u64) {
                 }
             }
         });
-        sim.run_for(Duration::from_micros(3_000 + seed * 7919 % 60_000 + life * 1_000));
+        sim.run_for(Duration::from_micros(10_000 + seed * 7919 % 70_000 + life * 1_000));
         if cut_power { sim.crash(node) } else { sim.kill(node) }
     }
     let log = sim.run(node, next_life(shared.clone(), OpenMode::Unclean, config.clone()));
@@ -293,13 +293,13 @@ fn run_seeds(seeds: u64, cut_power: bool) {
 /// contract L9: the exchange of segments is idempotent under a crash at any time.
 #[test]
 fn power_cuts_during_rounds_lose_no_last_value() {
-    run_seeds(150, true);
+    run_seeds(120, true);
 }
 
 /// contract L9
 #[test]
 fn kills_during_rounds_lose_no_last_value() {
-    run_seeds(100, false);
+    run_seeds(60, false);
 }
 
 /// Every moment of one round, a power cut at each: before, in the middle of and after the exchange.
