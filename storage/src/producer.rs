@@ -139,13 +139,17 @@ impl ProducerState {
         Self { producers: known.collect() }
     }
 
-    /// Whether `batch` is the last one of its producer, so that it must outlive its records (contract L9): what a
-    /// recovery knows of the producer is then what is known now. Of a producer without data, its last marker.
-    pub(crate) fn is_last_batch(&self, batch: &BatchHeader) -> bool {
+    /// Whether `batch` may be the last one of its producer that a crash leaves, so that it must outlive its records
+    /// (contract L9): no later one below `committed` is known. Of a producer without data, that is its last marker.
+    pub(crate) fn may_be_last_batch(&self, batch: &BatchHeader, committed: i64) -> bool {
         let producer = self.producers.get(&batch.producer_id).filter(|_| batch.has_producer_id());
-        producer.is_some_and(|producer| match producer.batches.back() {
-            Some(last) => last.last_offset == batch.last_offset(),
-            None => batch.is_control() && batch.producer_epoch == producer.epoch,
+        producer.is_some_and(|producer| match producer.batches.is_empty() {
+            true => batch.is_control() && batch.producer_epoch == producer.epoch,
+            false => {
+                let later = batch.next_offset()..committed;
+                !batch.is_control()
+                    && !producer.batches.iter().any(|known| later.contains(&known.last_offset))
+            }
         })
     }
 

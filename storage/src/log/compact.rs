@@ -296,7 +296,9 @@ impl Round<'_> {
     /// What becomes of a batch (contract L9). `ends_group`: it says where the new segment ends.
     fn judge(&mut self, batch: &BatchView, ends_group: bool) -> Result<Fate, RecordError> {
         let header = batch.header();
-        let retain = ends_group || self.log.state.borrow().producers.is_last_batch(header);
+        let committed = self.log.end_at(self.config.level());
+        let last = self.log.state.borrow().producers.may_be_last_batch(header, committed);
+        let retain = ends_group || last;
         let filter = Filter {
             map: &self.map,
             now_ms: self.now_ms,

@@ -210,7 +210,10 @@ async fn next_life(shared: Shared, mode: OpenMode, config: LogConfig) -> Rc<Log>
     for (producer, batches) in &shared.borrow().sequenced {
         let Some((offset, _, last)) = batches.last() else { continue };
         let again = log.append(last, 0, AppendOrigin::Client, 0).expect("the sequence is known");
-        assert!(again.duplicate && again.base_offset == *offset, "contract T1: producer {producer}");
+        assert!(
+            again.duplicate && again.base_offset == *offset,
+            "contract T1: producer {producer}, batch at {offset} of {end}: {again:?}"
+        );
     }
     log
 }
