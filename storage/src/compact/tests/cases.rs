@@ -433,3 +433,24 @@ fn a_compacted_log_rolls_within_max_compaction_lag() {
         }
     });
 }
+
+/// The policy compact,delete: what compaction leaves is retention's in its time. Under compact alone it never is.
+#[test]
+fn retention_removes_cleaned_segments_where_the_policy_says_delete() {
+    block_on(15, async {
+        let log = two_segments().await;
+        log.set_config(LogConfig { retention_ms: 500, ..config() });
+        compact(&log, 600).await;
+        assert_eq!(log.apply_retention(901, 7).await.expect("retention"), 0);
+        log.set_config(LogConfig { retention_ms: 500, cleanup_delete: true, ..config() });
+        assert_eq!(
+            log.apply_retention(900, 7).await.expect("retention"),
+            0,
+            "the youngest record is from 400"
+        );
+        assert_eq!(log.apply_retention(901, 7).await.expect("retention"), 1);
+        assert_eq!((log.log_start(), contents(&log).await), (6, of(&[LAST])));
+        let (log, _) = open(config(), OpenMode::Unclean).await;
+        assert_eq!((log.log_start(), log.first_dirty(), log.log_end()), (6, 6, 7));
+    });
+}
