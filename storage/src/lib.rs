@@ -14,15 +14,21 @@
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
+//! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
+//! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `stream/` | Raft's stream |
 
 mod batch;
+mod checkpoint;
 mod compact;
 mod config;
 mod context;
 mod dir;
 mod epoch;
 mod error;
+#[cfg(test)]
+mod exploring;
+mod flush;
 mod index;
 mod log;
 mod paths;
@@ -40,6 +46,7 @@ pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;
 pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
+pub use flush::FlushCounts;
 pub use log::{
     AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
     TimestampOffset, remove_deleted, remove_logs,

@@ -35,6 +35,61 @@ pub enum WriteSync {
     Data,
 }
 
+/// When a direct write without [`WriteSync::Data`] is on stable storage, given that its blocks are *settled*: they were
+/// written before, put on stable storage with the file's length, and have been the file's ever since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceSync {
+    /// When it is complete: the device has no volatile cache, and the file system (ext4, xfs without `reflink`) writes
+    /// settled blocks in place.
+    NoCache,
+    /// When a [`Device::flush`] that began afterwards has ended: one flush serves the writes of many files.
+    SharedFlush,
+    /// When the file itself was synced. Nothing is known of others that would do.
+    PerFile,
+}
+
+/// The device under a directory, as one core uses it.
+#[derive(Debug)]
+pub struct Device(DeviceKind);
+
+#[derive(Debug)]
+enum DeviceKind {
+    Ring(ring::Device),
+    Sim(sim::SimDevice),
+}
+
+impl Device {
+    /// The device of the file system that holds the directory `dir`, and what is in it.
+    ///
+    /// It cannot fail: one of which nothing can be found out is [`DeviceSync::PerFile`].
+    pub async fn open(dir: &Path) -> Device {
+        Device(match &core::current().backend {
+            Backend::Ring(driver) => DeviceKind::Ring(ring::Device::open(driver, dir).await),
+            Backend::Sim(driver) => DeviceKind::Sim(driver.disk().device()),
+        })
+    }
+
+    /// What it takes to bring a write into settled blocks onto stable storage.
+    pub fn sync(&self) -> DeviceSync {
+        match &self.0 {
+            DeviceKind::Ring(device) => device.sync(),
+            DeviceKind::Sim(device) => device.sync(),
+        }
+    }
+
+    /// Puts on stable storage every direct write into settled blocks, of any file of this device, that was complete
+    /// when the flush began. An error leaves open which of them are.
+    ///
+    /// # Errors
+    /// What the device says, and `Unsupported` for one that is [`DeviceSync::PerFile`].
+    pub async fn flush(&self) -> io::Result<()> {
+        match &self.0 {
+            DeviceKind::Ring(device) => device.flush().await,
+            DeviceKind::Sim(device) => device.flush().await,
+        }
+    }
+}
+
 /// One entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {

@@ -110,6 +110,7 @@ impl Log {
 
     /// Puts `cleaned` in the place of `old`, which are consecutive segments, on the disk and then in memory.
     async fn exchange(&self, old: &[Rc<Segment>], cleaned: Cleaned) -> Result<(), StorageError> {
+        self.forget_checkpoint_up_to(cleaned.next_offset).await?;
         for segment in old {
             if let Err(error) = segment.retire().await {
                 old.iter().for_each(|segment| segment.reinstate());

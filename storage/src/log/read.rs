@@ -107,6 +107,16 @@ impl Log {
     ) -> Result<ReadResult, ReadError> {
         let wanted = Wanted { offset, max_bytes, max_offset, min_one_batch };
         self.state.borrow().check_range(offset)?;
+        let read = self.read_in_range(wanted).await;
+        if read.is_err() {
+            // Where retention has removed the segment meanwhile, a file that is gone is no failure of the disk.
+            self.state.borrow().check_range(offset)?;
+        }
+        read
+    }
+
+    async fn read_in_range(&self, wanted: Wanted) -> Result<ReadResult, ReadError> {
+        let Wanted { offset, max_offset, .. } = wanted;
         let mut skip = 0;
         loop {
             let place = {

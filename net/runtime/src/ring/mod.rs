@@ -3,6 +3,7 @@
 //! glommio schedules tasks and parks the thread; everything that makes a task ready comes through our ring: files,
 //! sockets, timers and doorbells from other cores. The [`flusher`] enters the ring once a scheduler pass.
 
+mod device;
 mod driver;
 mod file;
 mod flusher;
@@ -11,6 +12,7 @@ mod op;
 pub(crate) mod path;
 mod socket;
 
+pub(crate) use device::Device;
 pub(crate) use driver::{Clock, Driver};
 pub(crate) use file::File;
 pub(crate) use flusher::flush_until_closed;

@@ -6,6 +6,7 @@ use heizer_runtime::sim::block_on;
 use heizer_runtime::{task, time};
 
 use super::*;
+use crate::checkpoint::PartitionKey;
 use crate::error::ReadError;
 
 fn of(found: &[(i64, &str, Option<&str>)]) -> Vec<(i64, String, Option<String>)> {
@@ -452,5 +453,32 @@ fn retention_removes_cleaned_segments_where_the_policy_says_delete() {
         assert_eq!((log.log_start(), contents(&log).await), (6, of(&[LAST])));
         let (log, _) = open(config(), OpenMode::Unclean).await;
         assert_eq!((log.log_start(), log.first_dirty(), log.log_end()), (6, 6, 7));
+    });
+}
+
+/// DESIGN §5: a checkpoint in a segment that is exchanged is not looked for in the new one.
+#[test]
+fn a_round_makes_the_log_forget_a_checkpoint_in_what_it_exchanges() {
+    block_on(16, async {
+        drop(create(config()).await);
+        let home = home().await;
+        let (log, _) = Log::open(&home, NAME, TOPIC_ID, config(), OpenMode::Unclean).await.expect("open");
+        let noted = || {
+            let checkpoints = home.checkpoints().expect("they were opened");
+            checkpoints.get(PartitionKey { topic_id: TOPIC_ID, partition: 0 }).map(|noted| noted.segment)
+        };
+        put(&log, 100, &[("a", Some("1"))]);
+        put(&log, 100, &[("a", Some("2"))]);
+        log.flush().await.expect("flush");
+        time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(noted(), Some(0));
+        seal(&log).await;
+        compact(&log, 1_000).await;
+        assert!(noted().is_none_or(|segment| segment == 2));
+        time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(noted(), Some(2), "the active segment is noted in its place");
+        let (log, report) =
+            Log::open(&home, NAME, TOPIC_ID, config(), OpenMode::Unclean).await.expect("open");
+        assert_eq!((report.cut, report.scanned_bytes, contents(&log).await.len()), (None, 0, 2));
     });
 }

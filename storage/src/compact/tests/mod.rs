@@ -40,10 +40,15 @@ fn config() -> LogConfig {
     }
 }
 
-async fn open(config: LogConfig, mode: OpenMode) -> (Rc<Log>, RecoveryReport) {
+async fn home() -> Rc<LogDir> {
     let limits = StorageLimits { tail_cache_max: 64 << 10, index_cache_max: 2048, open_files_max: 3 };
     let home = LogDir::new(Path::new(DATA), StorageContext::new(limits));
-    Log::open(&home, NAME, TOPIC_ID, config, mode).await.expect("open")
+    home.open_checkpoints().await.expect("checkpoints");
+    home
+}
+
+async fn open(config: LogConfig, mode: OpenMode) -> (Rc<Log>, RecoveryReport) {
+    Log::open(&home().await, NAME, TOPIC_ID, config, mode).await.expect("open")
 }
 
 async fn create(config: LogConfig) -> Rc<Log> {
