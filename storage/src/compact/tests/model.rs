@@ -267,6 +267,15 @@ fn run_seed(seed: u64, cut_power: bool) -> (u64, u64) {
                 }
             }
         });
+        if seed % 2 == 1 {
+            // At one disk operation or another, and not at any time.
+            let nth = 50 + seed * 7919 % 900;
+            if cut_power {
+                sim.crash_at_disk_operation(node, nth)
+            } else {
+                sim.kill_at_disk_operation(node, nth)
+            }
+        }
         sim.run_for(Duration::from_micros(10_000 + seed * 7919 % 70_000 + life * 1_000));
         if cut_power { sim.crash(node) } else { sim.kill(node) }
     }
@@ -305,57 +314,93 @@ fn kills_during_rounds_lose_no_last_value() {
     run_seeds(60, false);
 }
 
-/// Every moment of one round, a power cut at each: before, in the middle of and after the exchange.
-#[test]
-fn a_power_cut_at_any_moment_of_a_round_leaves_the_log_before_or_after_it() {
-    let (mut before, mut after, mut finished) = (0, 0, 0);
-    for step in 0..400_u64 {
-        let mut sim = Sim::new(step % 7);
-        let node = sim.node(1);
-        let config = LogConfig { segment_bytes: 2_000, ..super::config() };
-        let prepared = config.clone();
-        let (log, expected) = sim.run(node, async move {
-            let log = create(prepared).await;
-            for at in 0..30 {
-                let value = format!("{at}-{}", "x".repeat(150));
-                put(&log, at, &[(&format!("key-{}", at % 9), Some(&value))]);
-            }
-            seal(&log).await;
-            let mut expected = contents(&log).await;
-            expected.retain(|(offset, ..)| *offset >= 21);
-            (log, expected)
-        });
-        let cell = Rc::new(RefCell::new(Some(log)));
-        sim.start(node, move || {
-            let log = cell.borrow_mut().take();
-            async move {
-                if let Some(log) = log {
-                    compact(&log, 1_000).await;
-                }
-            }
-        });
-        sim.run_for(Duration::from_micros(step * 80));
-        sim.crash(node);
-        let (found, had_swap) = sim.run(node, async move {
-            let had_swap = names().await.iter().any(|name| name.ends_with("swap"));
-            let (log, report) = open(config.clone(), OpenMode::Unclean).await;
-            assert_eq!((report.cut, log.log_start(), log.log_end()), (None, 0, 31));
-            let found = contents(&log).await;
-            let again = open(config, OpenMode::Unclean).await.0;
-            assert_eq!(contents(&again).await, found, "opening twice finds the same");
-            (found, had_swap)
-        });
-        let last: Vec<_> = found.iter().filter(|(offset, ..)| *offset >= 21).cloned().collect();
-        assert_eq!(last, expected, "step {step}");
-        finished += u32::from(had_swap);
-        match found.len() {
-            31 => before += 1,
-            10 => after += 1,
-            _ => {}
-        }
+/// A log ready for one round of several groups, and what must be left of it: the last of each key.
+async fn prepare(config: LogConfig) -> (Rc<Log>, Vec<(i64, String, Option<String>)>) {
+    let log = create(config).await;
+    for at in 0..30 {
+        let value = format!("{at}-{}", "x".repeat(150));
+        put(&log, at, &[(&format!("key-{}", at % 9), Some(&value))]);
     }
-    assert!(
-        before > 10 && after > 10 && finished > 3,
-        "{before} before, {after} after, {finished} in between"
-    );
+    seal(&log).await;
+    let mut expected = contents(&log).await;
+    expected.retain(|(offset, ..)| *offset >= 21);
+    (log, expected)
+}
+
+/// How far a round had come that was cut short.
+#[derive(Default)]
+struct Seen {
+    untouched: u32,
+    partly: u32,
+    whole: u32,
+    half_swapped: u32,
+}
+
+/// One round, ended at its `nth` disk operation, and the recovery after it at another; then everything must be right.
+/// `false`: the round was over before that.
+fn end_round_at(seed: u64, nth: u64, cut_power: bool, seen: &mut Seen) -> bool {
+    let mut sim = Sim::new(seed);
+    let node = sim.node(1);
+    let config = LogConfig { segment_bytes: 2_000, ..super::config() };
+    let (log, expected) = sim.run(node, prepare(config.clone()));
+    let end_at = |sim: &mut Sim, nth| match cut_power {
+        true => sim.crash_at_disk_operation(node, nth),
+        false => sim.kill_at_disk_operation(node, nth),
+    };
+    end_at(&mut sim, nth);
+    let (cell, over) = (Rc::new(RefCell::new(Some(log))), Rc::new(Cell::new(false)));
+    let told = over.clone();
+    sim.start(node, move || {
+        let (log, over) = (cell.borrow_mut().take(), told.clone());
+        async move {
+            if let Some(log) = log {
+                compact(&log, 1_000).await;
+                over.set(true);
+            }
+        }
+    });
+    sim.run_for(Duration::from_millis(300));
+    sim.crash(node);
+    seen.half_swapped +=
+        u32::from(sim.run(node, async { names().await.iter().any(|name| name.ends_with("swap")) }));
+    sim.crash(node);
+    end_at(&mut sim, 1 + nth * 7 % 23);
+    let reopened = config.clone();
+    sim.start(node, move || {
+        let config = reopened.clone();
+        async move { drop(open(config, OpenMode::Unclean).await) }
+    });
+    sim.run_for(Duration::from_millis(100));
+    sim.crash(node);
+    let found = sim.run(node, async move {
+        let (log, report) = open(config.clone(), OpenMode::Unclean).await;
+        assert_eq!((report.cut, log.log_start(), log.log_end()), (None, 0, 31));
+        let found = contents(&log).await;
+        let again = open(config, OpenMode::Unclean).await.0;
+        assert_eq!(contents(&again).await, found, "opening twice finds the same");
+        found
+    });
+    assert_eq!(sim.panics(), 0);
+    let last: Vec<_> = found.iter().filter(|(offset, ..)| *offset >= 21).cloned().collect();
+    assert_eq!(last, expected, "seed {seed}, operation {nth}, power cut {cut_power}");
+    match found.len() {
+        31 => seen.untouched += 1,
+        10 => seen.whole += 1,
+        _ => seen.partly += 1,
+    }
+    !over.get()
+}
+
+/// contract L9: the exchange is idempotent under a crash at any of its disk operations, and another one in recovery.
+#[test]
+fn a_round_can_be_cut_short_at_every_disk_operation() {
+    const OPERATIONS_MAX: u64 = 1_000;
+    let mut seen = Seen::default();
+    for (seed, cut_power) in [(1, true), (2, true), (3, false)] {
+        let ended = (1..OPERATIONS_MAX).find(|&nth| !end_round_at(seed, nth, cut_power, &mut seen));
+        assert!(ended.is_some_and(|nth| nth > 40), "{ended:?}");
+    }
+    let Seen { untouched, partly, whole, half_swapped } = seen;
+    let each = [untouched, partly, whole, half_swapped];
+    assert!(each.iter().all(|&count| count > 8), "not before, during and after the round: {each:?}");
 }
