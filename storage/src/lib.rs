@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `log/` | one partition's log: append, flush, read, look up, retain, truncate, open and recover |
 //! | `segment/` | one segment: its files, writing and sealing them, walking them |
+//! | `compact/` | log compaction: what stays, and how files are exchanged |
 //! | `tail.rs` | append chunks: disk source and tail cache in one |
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
@@ -21,6 +22,7 @@
 
 mod batch;
 mod checkpoint;
+mod compact;
 mod config;
 mod context;
 mod dir;
@@ -42,6 +44,7 @@ mod tail;
 #[cfg(test)]
 mod testing;
 
+pub use compact::{Cleanable, CompactError, CompactLimits, CompactReport, Pace};
 pub use config::{FLUSH_UNSET, Level, LogConfig, UnknownLevel};
 pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;
