@@ -36,3 +36,20 @@ def check(files: list[Path], gaps: bool = False) -> int:
         assert not complaints, "kafka-dump-log complains:\n" + "\n".join(complaints[:20])
         records += sum(line.startswith("| offset: ") for line in lines)
     return records
+
+
+_FIELD = re.compile(r"(\w+): (\S+)")
+
+
+def batches(segment: Path) -> list[dict]:
+    """What kafka-dump-log says of each batch of a segment, by its own names, as texts."""
+    output = java.run(java.DUMP_LOG, "--files", str(segment), heap="512m")
+    lines = [line for line in output.splitlines() if line.startswith("baseOffset: ")]
+    return [dict(_FIELD.findall(line)) for line in lines]
+
+
+def records(segment: Path) -> list[dict]:
+    """What kafka-dump-log says of each record of a segment, with keys and payloads as text."""
+    output = java.run(java.DUMP_LOG, "--print-data-log", "--files", str(segment), heap="512m")
+    lines = [line for line in output.splitlines() if line.startswith("| offset: ")]
+    return [dict(_FIELD.findall(line)) for line in lines]

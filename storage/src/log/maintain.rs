@@ -80,6 +80,10 @@ impl Log {
         if new_start <= self.log_start() {
             return Ok(self.log_start());
         }
+        if !self.state.borrow().home_durable {
+            // The directory comes with the first data.
+            self.flush().await?;
+        }
         let path = self.dir.join(LOG_START);
         fs::write_atomic(&path, paths::encode_log_start(new_start)).await.at(&path, "write")?;
         self.state.borrow_mut().advance_start(new_start);

@@ -65,9 +65,9 @@ impl Log {
             let mut state = self.state.borrow_mut();
             let later = state.segments.split_off(at + 1);
             state.segments[at] = shorter.clone();
-            state.written_end = end;
-            state.durable_end = end;
-            state.forced_end = end;
+            state.written_end = state.written_end.min(end);
+            state.durable_end = state.durable_end.min(end);
+            state.forced_end = state.forced_end.min(end);
             state.log_start = state.log_start.min(end);
             state.epochs.truncate_end(end);
             later.into()
@@ -81,6 +81,7 @@ impl Log {
         segment.close_file();
         shorter.trim().await?;
         assert_eq!(shorter.bytes(), bytes);
+        self.synced();
         self.write_epochs().await?;
         if self.log_start() == end {
             // The checkpoint may say more, and would bite once the log has grown again.
@@ -132,7 +133,6 @@ impl Log {
     async fn restart_at(&self, offset: i64, _exclusive: &Exclusive) -> Result<(), StorageError> {
         self.forget_checkpoint().await?;
         self.settle_home(None).await?;
-        remove_if_there(&self.dir.join(LOG_START)).await?;
         let fresh = {
             let config = self.config();
             self.fresh_segment(offset, wall_clock_ms(), &config)
@@ -152,10 +152,13 @@ impl Log {
         for segment in old.iter().rev() {
             segment.remove().await?;
         }
-        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        // After the segments, which need them should a crash leave some, and before the new one, which must not find any.
+        self.drop_snapshots_above(-1).await?;
         fresh.prepare().await?;
         self.write_epochs().await?;
-        self.drop_snapshots_above(-1).await
+        // Last: where a crash leaves some of the old log, what was deleted of it stays deleted.
+        remove_if_there(&self.dir.join(LOG_START)).await?;
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")
     }
 
     async fn reload_producers(&self, end: i64) -> Result<(), StorageError> {

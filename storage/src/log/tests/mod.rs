@@ -2,7 +2,8 @@
 
 mod cases;
 mod checkpoints;
-mod random;
+mod explore;
+mod region;
 mod shared;
 
 use std::path::Path;
