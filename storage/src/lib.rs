@@ -9,17 +9,21 @@
 //! |---|---|
 //! | `log/` | one partition's log: append, flush, read, look up, retain, truncate, open and recover |
 //! | `segment/` | one segment: its files, writing and sealing them, walking them |
+//! | `compact/` | log compaction: what stays, and how files are exchanged |
 //! | `tail.rs` | append chunks: disk source and tail cache in one |
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
+//! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `recycle.rs` | files kept or made ahead for segments to come |
 //! | `stream/` | Raft's stream |
+//! | `inspect/` | looking at the files of logs without touching them |
 
 mod batch;
 mod checkpoint;
+mod compact;
 mod config;
 mod context;
 mod dir;
@@ -29,9 +33,11 @@ mod error;
 mod exploring;
 mod flush;
 mod index;
+pub mod inspect;
 mod log;
 mod paths;
 mod producer;
+mod readers;
 mod recycle;
 mod rope;
 mod segment;
@@ -40,6 +46,7 @@ mod tail;
 #[cfg(test)]
 mod testing;
 
+pub use compact::{Cleanable, CompactError, CompactLimits, CompactReport, Pace};
 pub use config::{FLUSH_UNSET, Level, LogConfig, UnknownLevel};
 pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;

@@ -64,7 +64,8 @@ impl Producer {
             self.open_transaction = None;
             return;
         }
-        if batch.is_transactional() {
+        // A header that compaction has left of a batch opens nothing: its marker may be gone.
+        if batch.is_transactional() && batch.record_count > 0 {
             self.open_transaction.get_or_insert(batch.base_offset);
         }
         if self.batches.len() == BATCHES_MAX {
@@ -76,6 +77,27 @@ impl Producer {
             offset_delta: batch.last_offset_delta,
         });
     }
+}
+
+/// What a snapshot says of one producer id.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ProducerEntry {
+    /// The id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// The sequence of its last record, -1 without one.
+    pub last_sequence: i32,
+    /// The offset of its last record, -1 without one.
+    pub last_offset: i64,
+    /// The distance from the first to the last record of its last batch.
+    pub offset_delta: i32,
+    /// The last time it was heard of, in ms.
+    pub last_seen_ms: i64,
+    /// The epoch of its transaction coordinator, -1 without one.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction starts, if it has one.
+    pub open_transaction: Option<i64>,
 }
 
 /// What a client's batch is to the log.
@@ -139,6 +161,25 @@ impl ProducerState {
         Self { producers: known.collect() }
     }
 
+    /// Whether `batch` may be the last one of its producer that a crash leaves, so that it must outlive its records
+    /// (contract L9): no later one below `committed` is known. Of a producer without data, that is its last marker.
+    pub(crate) fn may_be_last_batch(&self, batch: &BatchHeader, committed: i64) -> bool {
+        let producer = self.producers.get(&batch.producer_id).filter(|_| batch.has_producer_id());
+        producer.is_some_and(|producer| match producer.batches.is_empty() {
+            true => batch.is_control() && batch.producer_epoch == producer.epoch,
+            false => {
+                let later = batch.next_offset()..committed;
+                !batch.is_control()
+                    && !producer.batches.iter().any(|known| later.contains(&known.last_offset))
+            }
+        })
+    }
+
+    /// The first offset of the oldest transaction without a marker.
+    pub(crate) fn first_open_transaction(&self) -> Option<i64> {
+        self.producers.values().filter_map(|producer| producer.open_transaction).min()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.producers.len()
     }
@@ -155,6 +196,26 @@ impl ProducerState {
                 || now_ms.saturating_sub(producer.last_seen_ms) < expiration_ms
         });
         before - self.producers.len()
+    }
+
+    /// What a snapshot would say, by producer id.
+    pub(crate) fn entries(&self) -> Vec<ProducerEntry> {
+        let entry = |(&producer_id, producer): (&i64, &Producer)| {
+            let last = producer.batches.back();
+            ProducerEntry {
+                producer_id,
+                epoch: producer.epoch,
+                last_sequence: producer.last_sequence(),
+                last_offset: last.map_or(-1, |batch| batch.last_offset),
+                offset_delta: last.map_or(0, |batch| batch.offset_delta),
+                last_seen_ms: producer.last_seen_ms,
+                coordinator_epoch: producer.coordinator_epoch,
+                open_transaction: producer.open_transaction,
+            }
+        };
+        let mut entries: Vec<_> = self.producers.iter().map(entry).collect();
+        entries.sort_unstable_by_key(|entry| entry.producer_id);
+        entries
     }
 
     /// A `.snapshot` file: version, CRC32C of what follows, count, entries.

@@ -106,12 +106,13 @@ impl Log {
                 segment_bytes: state.config.segment_bytes.into(),
                 sealed: segment.is_sealed() && !segment.is_damaged(),
                 settled: segment.is_settled(),
-                pinned: Rc::strong_count(segment) > 1,
-                compacted: !state.config.cleanup_delete,
+                // What was handed out of the second descriptor may be on its way still, and holds no more than that.
+                pinned: Rc::strong_count(segment) > 1 || segment.was_cached(),
+                compacted: state.config.cleanup_compact,
             };
             outgoing.may_serve_again(state.spares.len() + more, state.filling(now_ms))
         };
-        if fit { segment.retire().await } else { Ok(None) }
+        if fit { segment.take_out().await } else { Ok(None) }
     }
 
     /// Keeps `spares`, whose names are durable. Some may be too many by now.

@@ -17,10 +17,10 @@ use std::rc::Rc;
 use heizer_runtime::fs::{self, File, OpenOptions};
 use heizer_runtime::sync::Event;
 use heizer_runtime::time::wall_clock_ms;
-use heizer_wire::record_batch::BatchHeader;
 
-use crate::batch::{HEADER_BYTES, crc_matches, parse_header};
+use crate::batch::{HEADER_BYTES, index_timestamp, parse_header};
 use crate::checkpoint::{Checkpoint, PartitionKey};
+use crate::compact::{LOG_SWAP, finish_swap, is_cleaned};
 use crate::config::LogConfig;
 use crate::context::StorageContext;
 use crate::dir::LogDir;
@@ -28,15 +28,17 @@ use crate::epoch::EpochCache;
 use crate::error::{IoContext, OpenError, StorageError};
 use crate::index::Indexes;
 use crate::log::checkpoint::Growth;
-use crate::log::{Log, Role, State, roll_jitter_ms};
-use crate::paths::{self, EPOCHS, INDEX, LOG, LOG_START, METADATA, RECYCLED, SNAPSHOT, SPARE, TIME_INDEX};
+use crate::log::{Log, Role, State, accept, roll_jitter_ms};
+use crate::paths::{
+    self, CLEANER_OFFSET, EPOCHS, INDEX, LOG, LOG_START, METADATA, RECYCLED, SNAPSHOT, SPARE, TIME_INDEX,
+};
 use crate::producer::ProducerState;
 use crate::recycle::{self, Spares};
 use crate::segment::{Found, Segment, Step, Walker, read_if_there, read_index_files, remove_if_there};
 use crate::tail::block_floor;
 
 /// Positions in a segment fit the four bytes that the index has for them.
-const SEGMENT_FILE_BYTES_MAX: u64 = u32::MAX as u64;
+pub(crate) const SEGMENT_FILE_BYTES_MAX: u64 = u32::MAX as u64;
 
 /// Whether the broker stopped in good order, by the marker in its data directory.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -129,6 +131,8 @@ impl Log {
             home_durable: opened.home_durable,
             producers: opened.producers,
             role: Role::Idle,
+            maintained: false,
+            clean_to: opened.clean_to,
             exclusive_waiting: 0,
             forced_end: log_end,
             dirty_since: None,
@@ -162,6 +166,7 @@ struct Listing {
     metadata: bool,
     epochs: bool,
     log_start: bool,
+    cleaner_offset: bool,
     /// Segment files: base offset to length.
     logs: BTreeMap<i64, u64>,
     /// Bases with both index files.
@@ -179,8 +184,9 @@ impl Listing {
             entries => entries.at(dir, "list")?,
         };
         let mut index_files: BTreeMap<i64, u32> = BTreeMap::new();
+        let mut swaps = Vec::new();
         for entry in entries {
-            if entry.name.ends_with(".tmp") || entry.name.ends_with(".deleted") {
+            if entry.name.ends_with(".tmp") || entry.name.ends_with(".deleted") || is_cleaned(&entry.name) {
                 remove_if_there(&dir.join(&entry.name)).await?;
                 continue;
             }
@@ -195,14 +201,22 @@ impl Listing {
                 }
                 Some((base, INDEX | TIME_INDEX)) => *index_files.entry(base).or_default() += 1,
                 Some((offset, SNAPSHOT)) => listing.snapshots.push(offset),
+                Some((base, LOG_SWAP)) => swaps.push(base),
                 Some(_) => {}
                 None => match &*entry.name {
                     METADATA => listing.metadata = true,
                     EPOCHS => listing.epochs = true,
                     LOG_START => listing.log_start = true,
+                    CLEANER_OFFSET => listing.cleaner_offset = true,
                     _ => {}
                 },
             }
+        }
+        if !swaps.is_empty() {
+            for base in swaps {
+                finish_swap(dir, base).await?;
+            }
+            return Box::pin(Self::read(dir)).await;
         }
         listing.indexed =
             index_files.into_iter().filter(|&(_, files)| files == 2).map(|(base, _)| base).collect();
@@ -238,6 +252,7 @@ async fn check_owner(dir: &Path, topic_id: [u8; 16], listing: &Listing) -> Resul
 struct Opened {
     segments: VecDeque<Rc<Segment>>,
     log_start: i64,
+    clean_to: i64,
     epochs: EpochCache,
     checkpointed: EpochCache,
     home_durable: bool,
@@ -260,10 +275,10 @@ impl Opened {
         let epochs = if listing.epochs { read_if_there(&dir.join(EPOCHS)).await? } else { None };
         let on_disk = epochs.and_then(|text| EpochCache::decode(&text));
         let start = if listing.log_start { read_if_there(&dir.join(LOG_START)).await? } else { None };
-        let checkpointed_start = start.and_then(|text| paths::decode_log_start(&text));
+        let checkpointed_start = start.and_then(|text| paths::decode_offset(&text));
         let bases: Vec<(i64, u64)> = listing.logs.iter().map(|(&base, &bytes)| (base, bytes)).collect();
         self.check_checkpoint(dir, listing)?;
-        let trusted = trusted_segments(&bases, listing, mode, on_disk.is_some());
+        let trusted = accept::trusted_segments(&bases, &listing.indexed, mode, on_disk.is_some());
         self.epochs = on_disk.clone().unwrap_or_default();
         self.checkpointed = self.epochs.clone();
         for (at, &(base, bytes)) in bases[..trusted].iter().enumerate() {
@@ -289,7 +304,10 @@ impl Opened {
         if checkpointed_start.is_some_and(|start| start > log_end) {
             // It would bite once the log has grown again.
             let path = dir.join(LOG_START);
-            fs::write_atomic(&path, paths::encode_log_start(log_end)).await.at(&path, "write")?;
+            fs::write_atomic(&path, paths::encode_offset(log_end)).await.at(&path, "write")?;
+        }
+        if listing.cleaner_offset {
+            self.clean_to = read_clean_to(dir, log_end).await?;
         }
         // What the file has beyond the log's end describes no data, and goes when it is written next.
         self.epochs.truncate_end(log_end);
@@ -396,11 +414,10 @@ impl Opened {
             let index_files = listing.indexed.contains(&base);
             let (bytes, next_offset, file) = (scan.bytes, scan.next_offset, scan.file.clone());
             let later = &bases[at + 1..];
-            let gap = later.first().filter(|&&(next, _)| next != next_offset);
-            let gap = gap.map(|(next, _)| format!("the next segment starts at {next}"));
+            let gap = accept::gap(next_offset, later.first().map(|&(base, _)| base));
             let stop = stop.or(gap);
             if let (Some(reason), Some(&(next, _))) = (&stop, later.first())
-                && settled.is_some_and(|settled| next_offset < settled)
+                && accept::is_settled(next_offset, settled)
             {
                 let segment = Segment::sealed(dir, base, file_bytes, next, ctx);
                 drop(segment.quarantine(&format!("at {bytes}: {reason}")));
@@ -456,17 +473,15 @@ impl Opened {
     }
 }
 
-/// How many segments from the first on need no scan.
-fn trusted_segments(bases: &[(i64, u64)], listing: &Listing, mode: OpenMode, epochs_known: bool) -> usize {
-    if !epochs_known && bases.iter().any(|&(_, bytes)| bytes > 0) {
-        return 0;
+/// Where compaction goes on. What is appended to a log that has lost its end is not clean because what was there before
+/// it had been: the checkpoint is brought down before that.
+async fn read_clean_to(dir: &Path, log_end: i64) -> Result<i64, StorageError> {
+    let path = dir.join(CLEANER_OFFSET);
+    let clean_to = read_if_there(&path).await?.and_then(|text| paths::decode_offset(&text)).unwrap_or(0);
+    if clean_to > log_end {
+        fs::write_atomic(&path, paths::encode_offset(log_end)).await.at(&path, "write")?;
     }
-    let last = bases.len().saturating_sub(1);
-    let sealed = |at: usize, base: i64, bytes: u64| {
-        let complete = listing.indexed.contains(&base) && (bytes > 0 || at == last);
-        complete && (mode == OpenMode::Clean || at < last)
-    };
-    bases.iter().enumerate().take_while(|&(at, &(base, bytes))| sealed(at, base, bytes)).count()
+    Ok(clean_to.min(log_end))
 }
 
 /// The newest whole snapshot at or below `end`, and where it was taken; an empty one at 0 if there is none.
@@ -584,7 +599,9 @@ impl Scan {
             if recycle::is_left_over(&header, position, self.base) {
                 return Ok(None);
             }
-            if let Err(reason) = acceptable(&header, &bytes, self.base, self.next_offset, epochs.latest()) {
+            if let Err(reason) =
+                accept::acceptable(&header, &bytes, self.base, self.next_offset, epochs.latest())
+            {
                 return Ok(Some(reason));
             }
             let position = u32::try_from(position).expect("SEGMENT_FILE_BYTES_MAX");
@@ -593,10 +610,10 @@ impl Scan {
                 relative,
                 position,
                 bytes.len(),
-                header.max_timestamp,
+                index_timestamp(&header),
                 config.index_interval_bytes,
             );
-            self.first_timestamp.get_or_insert(header.max_timestamp);
+            self.first_timestamp.get_or_insert(index_timestamp(&header));
             epochs.assign(header.partition_leader_epoch, header.base_offset);
             producers.take(&header, now_ms);
             self.next_offset = header.next_offset();
@@ -618,28 +635,4 @@ impl Scan {
             now_ms: wall_clock_ms(),
         })
     }
-}
-
-/// Whether a batch found after an unclean stop belongs to the log (contract L8): at or above the expected offset,
-/// whole by its CRC, of an epoch that does not fall. Anything else is torn or left over from before.
-fn acceptable(
-    header: &BatchHeader,
-    bytes: &[u8],
-    base: i64,
-    expected: i64,
-    epoch: Option<i32>,
-) -> Result<(), String> {
-    if header.base_offset < expected {
-        return Err(format!("a batch at offset {} where {expected} is expected", header.base_offset));
-    }
-    if header.last_offset() - base > i64::from(i32::MAX) {
-        return Err(format!("offset {} is out of reach of the segment", header.last_offset()));
-    }
-    if epoch.is_some_and(|epoch| header.partition_leader_epoch < epoch) {
-        return Err(format!("leader epoch falls to {}", header.partition_leader_epoch));
-    }
-    if !crc_matches(header, bytes) {
-        return Err("CRC does not match".to_owned());
-    }
-    Ok(())
 }

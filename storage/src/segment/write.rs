@@ -122,7 +122,7 @@ impl Segment {
 
     /// Takes the file out of the log, under a name that no segment has, as a spare; none where it does not go past the page
     /// cache. The name is durable when the directory has been synced.
-    pub(crate) async fn retire(self: &Rc<Self>) -> Result<Option<Spare>, StorageError> {
+    pub(crate) async fn take_out(self: &Rc<Self>) -> Result<Option<Spare>, StorageError> {
         let file = self.open_file().await?;
         if !file.is_direct() {
             return Ok(None);

@@ -4,6 +4,7 @@ mod cases;
 mod checkpoints;
 mod explore;
 mod recycling;
+mod region;
 mod shared;
 
 use std::path::Path;
