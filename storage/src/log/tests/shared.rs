@@ -95,6 +95,7 @@ async fn retain(log: &Log, which: usize, model: &Model) {
 
 async fn live(seed: u64, model: Model) {
     let home = home(64 << 10);
+    home.flush().share_from(3);
     for (which, log) in open_all(&home, seed).await.into_iter().enumerate() {
         check(&log, which, &model).await;
         drop(task::spawn(append_for_ever(log, which, model.clone())));
@@ -197,6 +198,7 @@ fn a_failed_flush_of_the_device_fails_the_logs_that_joined_it() {
     sim.run(node, make_data_dir());
     let (home, logs) = sim.run(node, async {
         let home = home(64 << 10);
+        home.flush().share_from(3);
         let logs = open_all(&home, 6).await;
         for _ in 0..12 {
             for log in &logs {
