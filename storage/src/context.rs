@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use heizer_runtime::buf::AlignedBuf;
 
 use crate::segment::Segment;
+use crate::space::Space;
 use crate::tail::Tail;
 
 /// Length of the block of zeros that files are zeroed from.
@@ -41,6 +43,8 @@ pub struct StorageContext {
     indexes: RefCell<VecDeque<Weak<Segment>>>,
     files: RefCell<VecDeque<Weak<Segment>>>,
     zeros: Bytes,
+    /// One per data directory.
+    spaces: RefCell<Vec<Rc<Space>>>,
 }
 
 impl StorageContext {
@@ -54,6 +58,7 @@ impl StorageContext {
             indexes: RefCell::default(),
             files: RefCell::default(),
             zeros: AlignedBuf::zeroed(ZEROS_BYTES).freeze(),
+            spaces: RefCell::default(),
         })
     }
 
@@ -100,6 +105,24 @@ impl StorageContext {
                 chunks.push_back((weak, start));
             }
         }
+    }
+
+    /// The space of the data directory at `path`, from here on that of everything below it.
+    pub(crate) fn add_space(&self, path: &Path) -> Rc<Space> {
+        let known = self.spaces.borrow().iter().find(|space| space.path() == path).cloned();
+        known.unwrap_or_else(|| {
+            let space = Space::new(path);
+            self.spaces.borrow_mut().push(space.clone());
+            space
+        })
+    }
+
+    /// The space of the data directory that `path` lies in; of its own where it lies in none.
+    pub(crate) fn space_of(&self, path: &Path) -> Rc<Space> {
+        let spaces = self.spaces.borrow();
+        let around = spaces.iter().filter(|space| path.starts_with(space.path()));
+        let nearest = around.max_by_key(|space| space.path().components().count()).cloned();
+        nearest.unwrap_or_else(|| Space::new(path))
     }
 
     pub(crate) fn charge_chunk(&self, tail: &Rc<RefCell<Tail>>, start: u64, bytes: usize) -> Charge {

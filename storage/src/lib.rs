@@ -12,7 +12,7 @@
 //! | `tail.rs` | append chunks: disk source and tail cache in one |
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
-//! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
+//! | `context.rs`, `dir.rs`, `space.rs` | what logs of a core share: budgets; a data directory; its free space |
 //! | `stream/` | Raft's stream |
 
 mod batch;
@@ -27,6 +27,7 @@ mod paths;
 mod producer;
 mod rope;
 mod segment;
+mod space;
 pub mod stream;
 mod tail;
 #[cfg(test)]
@@ -41,3 +42,4 @@ pub use log::{
     AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
     TimestampOffset, remove_deleted, remove_logs,
 };
+pub use space::{Reserve, Space, SpaceStatus};

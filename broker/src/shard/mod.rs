@@ -5,6 +5,7 @@ mod control;
 mod groups;
 mod lifecycle;
 mod producer_ids;
+mod space;
 mod waits;
 
 use std::cell::{Cell, RefCell};
@@ -77,6 +78,7 @@ pub struct Shard {
     builder: RefCell<ImageBuilder>,
     storage: Rc<StorageContext>,
     log_dir: Rc<LogDir>,
+    refusals: RefCell<space::Refusals>,
     waits: waits::Waits,
     producer_ids: producer_ids::ProducerIds,
     ready: Cell<bool>,

@@ -17,6 +17,7 @@ use crate::error::{IoContext, StorageError};
 use crate::index::Indexes;
 use crate::paths::{self, INDEX, LOG, SNAPSHOT, TIME_INDEX};
 use crate::rope::to_usize;
+use crate::space::Space;
 use crate::tail::{Tail, block_ceil, block_floor};
 
 pub(crate) use walk::{Step, Walker};
@@ -56,6 +57,11 @@ pub(crate) struct Segment {
     dir: PathBuf,
     path: PathBuf,
     ctx: Rc<StorageContext>,
+    space: Rc<Space>,
+    /// Space is counted as taken up to here: what is reserved, and what is appended and will be.
+    counted: Cell<u64>,
+    /// So much is kept reserved ahead, even when appends are refused.
+    headroom: u64,
     tail: Rc<RefCell<Tail>>,
     indexes: RefCell<IndexPlace>,
     file: RefCell<FileState>,
@@ -120,6 +126,7 @@ impl Segment {
             growing,
             ctx,
             0,
+            STREAM_HEADROOM,
         )
     }
 
@@ -133,7 +140,8 @@ impl Segment {
         ctx: &Rc<StorageContext>,
     ) -> Rc<Self> {
         let (path, growing) = (paths::numbered(dir, base, suffix), IndexPlace::Growing(Indexes::default()));
-        let segment = Self::with_path(path, dir, base, Tail::new(bytes, head), growing, ctx, 0);
+        let segment =
+            Self::with_path(path, dir, base, Tail::new(bytes, head), growing, ctx, 0, STREAM_HEADROOM);
         segment.next_offset.set(base + i64::try_from(bytes).expect("a file's length"));
         segment.mark_existing(bytes);
         segment
@@ -154,7 +162,7 @@ impl Segment {
         ctx: &Rc<StorageContext>,
         now_ms: i64,
     ) -> Rc<Self> {
-        Self::with_path(paths::numbered(dir, base, LOG), dir, base, tail, indexes, ctx, now_ms)
+        Self::with_path(paths::numbered(dir, base, LOG), dir, base, tail, indexes, ctx, now_ms, 0)
     }
 
     fn with_path(
@@ -165,12 +173,16 @@ impl Segment {
         indexes: IndexPlace,
         ctx: &Rc<StorageContext>,
         now_ms: i64,
+        headroom: u64,
     ) -> Rc<Self> {
         Rc::new(Self {
             base,
             dir: dir.to_owned(),
             path,
             ctx: ctx.clone(),
+            space: ctx.space_of(dir),
+            counted: Cell::new(tail.end()),
+            headroom,
             tail: Rc::new(RefCell::new(tail)),
             indexes: RefCell::new(indexes),
             file: RefCell::default(),
@@ -277,7 +289,9 @@ impl Segment {
         tail.start_batch(&self.tail, batch.base_offset, bytes, now_ms, &self.ctx);
         tail.append(&self.tail, batch.header, now_ms, &self.ctx);
         tail.append(&self.tail, batch.body, now_ms, &self.ctx);
+        let end = tail.end();
         drop(tail);
+        self.count_space(block_ceil(end));
         if self.first_timestamp.get().is_none() {
             self.first_timestamp.set((batch.max_timestamp >= 0).then_some(batch.max_timestamp));
             self.created_ms.set(now_ms);
@@ -300,7 +314,18 @@ impl Segment {
         for part in parts {
             tail.append(&self.tail, part, now_ms, &self.ctx);
         }
+        let end = tail.end();
+        drop(tail);
+        self.count_space(block_ceil(end));
         self.next_offset.set(next_offset);
+    }
+
+    /// The file will be `end` long, if it is not.
+    fn count_space(&self, end: u64) {
+        let counted = self.counted.replace(self.counted.get().max(end));
+        if end > counted {
+            self.space.take(end - counted);
+        }
     }
 
     /// Nothing is added any more.
@@ -327,7 +352,11 @@ impl Segment {
             None => {
                 tracing::warn!(segment = %self.path.display(), "rebuilding missing or damaged indexes");
                 let indexes = self.rebuild_indexes().await?;
-                self.write_indexes(&indexes).await?;
+                match self.write_indexes(&indexes).await {
+                    // They serve from memory, and are written some other time.
+                    Err(error) if error.is_no_space() => {}
+                    written => written?,
+                }
                 indexes
             }
         };
@@ -428,6 +457,10 @@ pub(crate) struct Found {
     pub(crate) index_files: bool,
     pub(crate) now_ms: i64,
 }
+
+/// What a stream keeps reserved ahead of its end: a disk that others have filled to the brim still takes the entries
+/// that delete a topic.
+const STREAM_HEADROOM: u64 = 256 << 10;
 
 /// The interval used where a segment is indexed anew without its log's settings at hand.
 const DEFAULT_INDEX_INTERVAL_BYTES: u32 = 4096;

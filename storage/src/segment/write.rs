@@ -1,6 +1,5 @@
 //! Writing a segment: creation, space, group-committed blocks, zeros ahead, the seal.
 
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
@@ -15,7 +14,7 @@ use crate::index::Indexes;
 use crate::paths::{self, INDEX, SNAPSHOT, TIME_INDEX};
 use crate::rope::{Rope, to_usize};
 use crate::segment::{IndexPlace, Segment, remove_if_there};
-use crate::tail::{WritePlan, block_ceil};
+use crate::tail::{WritePlan, block_ceil, block_floor};
 
 /// Space is reserved in steps that start here and double up to the segment's size (DESIGN §4).
 const ALLOCATION_STEP_MIN: u64 = 64 << 10;
@@ -115,31 +114,74 @@ impl Segment {
         file.sync_data().await.at(&self.path, "sync")
     }
 
-    /// Reserves space up to `end` and a step beyond, within the segment's size.
+    /// Reserves space up to `end` and a step beyond, within the segment's size and what the disk has to spare.
     async fn reserve(&self, file: &File, end: u64, segment_bytes: u64) -> Result<(), StorageError> {
-        let (from, to) = {
-            let mut state = self.file.borrow_mut();
-            if end <= state.allocated {
+        let (from, to, step) = {
+            let state = self.file.borrow();
+            let needless = if self.space.is_refusing() { end } else { end + self.headroom };
+            if needless <= state.allocated {
                 return Ok(());
             }
             let step = state.allocation_step.max(ALLOCATION_STEP_MIN);
-            state.allocation_step = (step * 2).min(segment_bytes.max(ALLOCATION_STEP_MIN));
-            let ahead = (state.allocated + step).min(block_ceil(segment_bytes));
-            (state.allocated, end.max(block_ceil(ahead)))
+            let spare = end.saturating_add(block_floor(self.space.ahead_max()));
+            let ahead = (state.allocated + step).min(block_ceil(segment_bytes)).min(spare);
+            (state.allocated, needless.max(block_ceil(ahead)), step)
         };
-        let mut reserved = (file.allocate(from, to - from).await, to);
-        if matches!(&reserved.0, Err(error) if error.kind() == ErrorKind::StorageFull) && end < to {
-            // No room for the step: what is needed may still fit.
-            reserved = (file.allocate(from, end - from).await, end);
-        }
-        reserved.0.at(&self.path, "reserve space")?;
-        self.file.borrow_mut().allocated = reserved.1;
+        let reserved = match self.allocate(file, from..to).await {
+            Err(error) if error.is_no_space() && end < to => {
+                // No room for the step: what is needed may still fit, once what was got of it is given back.
+                file.set_len(from).await.at(&self.path, "give back space")?;
+                if end <= from {
+                    return Ok(());
+                }
+                self.allocate(file, from..end).await.map(|()| end)?
+            }
+            allocated => allocated.map(|()| to)?,
+        };
+        let mut state = self.file.borrow_mut();
+        state.allocated = reserved;
+        state.allocation_step = (step * 2).min(segment_bytes.max(ALLOCATION_STEP_MIN));
+        drop(state);
+        self.count_space(reserved);
         Ok(())
+    }
+
+    async fn allocate(&self, file: &File, range: Range<u64>) -> Result<(), StorageError> {
+        file.allocate(range.start, range.end - range.start).await.at(&self.path, "reserve space")
+    }
+
+    /// Whether more space is reserved than what is appended takes.
+    pub(crate) fn reserves_ahead(&self) -> bool {
+        let file = self.file.borrow();
+        file.exists && file.allocated > block_ceil(self.bytes())
+    }
+
+    /// Gives back the space that is reserved ahead of the end. Not beside a [`flush`](Self::flush).
+    pub(crate) async fn give_back(self: &Rc<Self>) {
+        self.zeroing_ended().await;
+        let end = block_ceil(self.bytes());
+        let cut = async {
+            let file = self.open_file().await?;
+            file.set_len(end).await.at(&self.path, "give back space")
+        };
+        if let Err(error) = cut.await {
+            // Nothing depends on it, the next reservation included.
+            tracing::debug!(%error, "space was not given back");
+        }
+        let mut state = self.file.borrow_mut();
+        state.allocated = state.allocated.min(end);
+        state.zeroed = state.zeroed.min(end);
+        drop(state);
+        // Something may have been appended meanwhile.
+        self.counted.set(block_ceil(self.bytes()));
     }
 
     /// Starts writing zeros ahead of the end, if too little is left of those from before: a durable write into a
     /// block written once needs no journal.
     async fn zero_ahead(self: &Rc<Self>, file: &File, segment_bytes: u64) -> Result<(), StorageError> {
+        if self.space.is_refusing() {
+            return Ok(());
+        }
         let range = {
             let mut state = self.file.borrow_mut();
             let written = block_ceil(self.tail.borrow().written());
@@ -152,7 +194,11 @@ impl Segment {
             state.zeroing_step = step * 2;
             from..to
         };
-        self.reserve(file, range.end, segment_bytes).await?;
+        match self.reserve(file, range.end, segment_bytes).await {
+            // The data are written; only zeros are not.
+            Err(error) if error.is_no_space() => return Ok(()),
+            reserved => reserved?,
+        }
         self.file.borrow_mut().zeroing = Some(range.clone());
         let (segment, file) = (self.clone(), file.clone());
         drop(task::spawn(async move {
@@ -204,6 +250,7 @@ impl Segment {
         state.allocated = end;
         state.zeroed = block_ceil(end);
         state.allocation_step = 0;
+        self.counted.set(end);
         Ok(())
     }
 
@@ -212,7 +259,7 @@ impl Segment {
     pub(crate) async fn seal(self: &Rc<Self>) -> Result<(), StorageError> {
         assert_eq!(self.unwritten(), 0, "sealing a segment with unwritten bytes");
         self.trim().await?;
-        let snapshot = self.snapshot.borrow_mut().take();
+        let snapshot = self.snapshot.borrow().clone();
         let mut indexes = match &*self.indexes.borrow() {
             IndexPlace::Growing(indexes) => indexes.clone(),
             IndexPlace::Sealed(_) => return Ok(()),
@@ -223,8 +270,12 @@ impl Segment {
             let path = paths::numbered(&self.dir, self.next_offset(), SNAPSHOT);
             fs::replace(&path, snapshot).await.at(&path, "write")
         };
-        future::try_join(snapshot, self.replace_indexes(&indexes)).await?;
+        // Each to its end: should one fail, nothing of the other may meet what is tried again.
+        let (snapshot, indexed) = future::join(snapshot, self.replace_indexes(&indexes)).await;
+        snapshot?;
+        indexed?;
         fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        *self.snapshot.borrow_mut() = None;
         let charge = self.ctx.charge_index(self, indexes.memory());
         *self.indexes.borrow_mut() = IndexPlace::Sealed(Some((Rc::new(indexes), charge)));
         Ok(())
@@ -243,7 +294,8 @@ impl Segment {
         };
         let times = replace(TIME_INDEX, indexes.times.encode());
         let offsets = replace(INDEX, indexes.offsets.encode());
-        future::try_join(times, offsets).await.map(drop)
+        let (times, offsets) = future::join(times, offsets).await;
+        times.and(offsets)
     }
 }
 

@@ -105,6 +105,10 @@ impl SimDisk {
         self.path_query(path, |disk, _| Ok(disk.free_bytes())).await
     }
 
+    pub(crate) async fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.path_query(path, |disk, _| Ok(disk.faults.capacity_bytes)).await
+    }
+
     fn path_change<F>(&self, path: &Path, change: F) -> impl Future<Output = io::Result<()>> + use<F>
     where
         F: FnOnce(&mut Disk, &Path) -> io::Result<()> + 'static,
