@@ -81,8 +81,10 @@ struct Gauge {
     reserve: Option<u64>,
     /// As last seen.
     free: Option<u64>,
-    /// Bytes taken by this core since.
+    /// Bytes that this core's files have reserved since.
     used: u64,
+    /// Bytes that are appended and have no place on the disk yet.
+    owed: u64,
     /// Writers whose last attempt the disk has refused.
     starving: usize,
     refusing: bool,
@@ -95,9 +97,9 @@ impl Gauge {
         reserve.saturating_add((reserve / RESUME_SHARE).max(RESUME_BYTES_MIN))
     }
 
-    /// What should be free by now, if only this core has used anything.
+    /// What is free for more, if only this core has used anything since the last look.
     fn estimate(&self) -> Option<u64> {
-        self.free.map(|free| free.saturating_sub(self.used))
+        self.free.map(|free| free.saturating_sub(self.used).saturating_sub(self.owed))
     }
 
     /// A look has found `free` bytes; of those used before it started, `counted` are in that figure. Returns whether
@@ -108,9 +110,15 @@ impl Gauge {
         self.judge()
     }
 
-    /// `bytes` of the disk are about to be taken. Returns whether refusing has changed.
+    /// A file has reserved `bytes`. Returns whether refusing has changed.
     fn take(&mut self, bytes: u64) -> bool {
         self.used = self.used.saturating_add(bytes);
+        self.judge()
+    }
+
+    /// What a file owes has changed. Returns whether refusing has.
+    fn owe(&mut self, before: u64, after: u64) -> bool {
+        self.owed = (self.owed + after).checked_sub(before).expect("no file takes back more than it owed");
         self.judge()
     }
 
@@ -154,7 +162,8 @@ impl Gauge {
 
     fn status(&self, error: Option<String>) -> SpaceStatus {
         let free_bytes = self.free.unwrap_or(0);
-        let missing_bytes = if self.refusing { self.resume_at().saturating_sub(free_bytes) } else { 0 };
+        let missing = self.resume_at().saturating_sub(self.estimate().unwrap_or(0));
+        let missing_bytes = if self.refusing { missing } else { 0 };
         let reserve_bytes = self.reserve.unwrap_or(0);
         SpaceStatus { free_bytes, reserve_bytes, missing_bytes, refusing: self.refusing, error }
     }
@@ -255,13 +264,35 @@ impl Space {
         self.gauge.borrow().ahead_max()
     }
 
-    /// `bytes` of the disk are about to be taken, or have been.
+    /// A file has reserved `bytes`.
     pub(crate) fn take(&self, bytes: u64) {
         let turned = self.gauge.borrow_mut().take(bytes);
+        self.after(turned);
+    }
+
+    /// A file owed `before`: bytes that are appended to it and have no place on the disk yet; now it owes `after`.
+    pub(crate) fn owe(&self, before: u64, after: u64) {
+        if before != after {
+            let turned = self.gauge.borrow_mut().owe(before, after);
+            self.after(turned);
+        }
+    }
+
+    /// A file that owed `bytes` is gone.
+    pub(crate) fn forget(&self, bytes: u64) {
+        // No task comes from here, where the core may be about to end; the next look judges.
+        self.gauge.borrow_mut().owed -= bytes;
+    }
+
+    fn after(&self, turned: bool) {
         if self.gauge.borrow().wants_look(cores::count() as u64) {
             self.look_soon();
         }
-        self.tell(turned);
+        if turned {
+            // Not from here, where a log may be in the middle of an append.
+            let space = self.me();
+            drop(task::spawn(async move { space.tell(true) }));
+        }
     }
 
     /// The disk has refused what the caller must write. Nobody appends until the caller, having succeeded or given
@@ -395,6 +426,19 @@ mod tests {
         assert!(!gauge.admits(Claim::Client, 1));
         assert!(!gauge.looked(63 * MIB, 37 * MIB), "the look finds no more");
         assert_eq!(gauge.used, 0);
+    }
+
+    #[test]
+    fn what_is_appended_and_has_no_place_yet_counts_until_it_has() {
+        let mut gauge = gauge(64 * MIB, 100 * MIB);
+        assert!(!gauge.owe(0, 36 * MIB));
+        assert!(!gauge.admits(Claim::Client, 1));
+        assert!(!gauge.looked(100 * MIB, 0), "a look does not see it");
+        assert!(!gauge.admits(Claim::Client, 1));
+        assert!(gauge.owe(0, 1), "below the reserve");
+        gauge.take(37 * MIB);
+        gauge.owe(36 * MIB + 1, 0);
+        assert_eq!(gauge.estimate(), Some(63 * MIB), "once, not twice");
     }
 
     #[test]

@@ -58,8 +58,8 @@ pub(crate) struct Segment {
     path: PathBuf,
     ctx: Rc<StorageContext>,
     space: Rc<Space>,
-    /// Space is counted as taken up to here: what is reserved, and what is appended and will be.
-    counted: Cell<u64>,
+    /// Bytes that are appended beyond what is reserved, as the space knows them.
+    owed: Cell<u64>,
     /// So much is kept reserved ahead, even when appends are refused.
     headroom: u64,
     tail: Rc<RefCell<Tail>>,
@@ -181,7 +181,7 @@ impl Segment {
             path,
             ctx: ctx.clone(),
             space: ctx.space_of(dir),
-            counted: Cell::new(tail.end()),
+            owed: Cell::new(0),
             headroom,
             tail: Rc::new(RefCell::new(tail)),
             indexes: RefCell::new(indexes),
@@ -289,9 +289,8 @@ impl Segment {
         tail.start_batch(&self.tail, batch.base_offset, bytes, now_ms, &self.ctx);
         tail.append(&self.tail, batch.header, now_ms, &self.ctx);
         tail.append(&self.tail, batch.body, now_ms, &self.ctx);
-        let end = tail.end();
         drop(tail);
-        self.count_space(block_ceil(end));
+        self.settle_owed();
         if self.first_timestamp.get().is_none() {
             self.first_timestamp.set((batch.max_timestamp >= 0).then_some(batch.max_timestamp));
             self.created_ms.set(now_ms);
@@ -314,18 +313,16 @@ impl Segment {
         for part in parts {
             tail.append(&self.tail, part, now_ms, &self.ctx);
         }
-        let end = tail.end();
         drop(tail);
-        self.count_space(block_ceil(end));
+        self.settle_owed();
         self.next_offset.set(next_offset);
     }
 
-    /// The file will be `end` long, if it is not.
-    fn count_space(&self, end: u64) {
-        let counted = self.counted.replace(self.counted.get().max(end));
-        if end > counted {
-            self.space.take(end - counted);
-        }
+    /// Tells the space what is appended beyond what is reserved.
+    fn settle_owed(&self) {
+        let reserved = block_ceil(self.file.borrow().allocated);
+        let owed = block_ceil(self.bytes()).saturating_sub(reserved);
+        self.space.owe(self.owed.replace(owed), owed);
     }
 
     /// Nothing is added any more.
@@ -435,6 +432,12 @@ impl Segment {
             remove_if_there(&paths::numbered(&self.dir, self.base, suffix)).await?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.space.forget(self.owed.get());
     }
 }
 

@@ -142,7 +142,8 @@ impl Segment {
         state.allocated = reserved;
         state.allocation_step = (step * 2).min(segment_bytes.max(ALLOCATION_STEP_MIN));
         drop(state);
-        self.count_space(reserved);
+        self.space.take(reserved.saturating_sub(from));
+        self.settle_owed();
         Ok(())
     }
 
@@ -172,8 +173,7 @@ impl Segment {
         state.allocated = state.allocated.min(end);
         state.zeroed = state.zeroed.min(end);
         drop(state);
-        // Something may have been appended meanwhile.
-        self.counted.set(block_ceil(self.bytes()));
+        self.settle_owed();
     }
 
     /// Starts writing zeros ahead of the end, if too little is left of those from before: a durable write into a
@@ -250,7 +250,8 @@ impl Segment {
         state.allocated = end;
         state.zeroed = block_ceil(end);
         state.allocation_step = 0;
-        self.counted.set(end);
+        drop(state);
+        self.settle_owed();
         Ok(())
     }
 
