@@ -13,6 +13,7 @@ mod seeds;
 
 mod crashes;
 mod fetching;
+mod full_disk;
 mod groups;
 mod layout;
 mod offsets;
