@@ -140,15 +140,15 @@ impl Gauge {
         self.free.is_none() || self.used >= bytes
     }
 
-    fn admits(&self, claim: Claim, bytes: u64) -> bool {
-        let reserve = self.reserve.unwrap_or(0);
-        let floor = match claim {
-            _ if self.starving > 0 => return false,
-            Claim::Client if self.refusing => return false,
-            Claim::Client => reserve,
-            Claim::Own => reserve / 2,
-        };
-        self.reserve.is_none() || self.estimate().is_none_or(|free| free >= floor.saturating_add(bytes))
+    /// Whether an append may start. It may reach below the line that it has to start above, once: what must not be is
+    /// that it is refused for its size while nobody is told that the disk is full.
+    fn admits(&self, claim: Claim) -> bool {
+        let half = self.reserve.unwrap_or(0) / 2;
+        match claim {
+            _ if self.starving > 0 => false,
+            Claim::Client => !self.refusing,
+            Claim::Own => self.estimate().is_none_or(|free| free >= half),
+        }
     }
 
     /// How many bytes a file may reserve ahead of its need.
@@ -254,9 +254,9 @@ impl Space {
         self.gauge.borrow().starving > 0
     }
 
-    /// Whether `bytes` may be appended.
-    pub(crate) fn admits(&self, claim: Claim, bytes: usize) -> bool {
-        self.gauge.borrow().admits(claim, bytes as u64)
+    /// Whether an append may start.
+    pub(crate) fn admits(&self, claim: Claim) -> bool {
+        self.gauge.borrow().admits(claim)
     }
 
     /// How many bytes a file may reserve ahead of its need.
@@ -289,9 +289,12 @@ impl Space {
             self.look_soon();
         }
         if turned {
-            // Not from here, where a log may be in the middle of an append.
             let space = self.me();
-            drop(task::spawn(async move { space.tell(true) }));
+            drop(task::spawn(async move {
+                // Not from here, where a log may be in the middle of an append: a task may start at once.
+                task::yield_now().await;
+                space.tell(true);
+            }));
         }
     }
 
@@ -323,6 +326,8 @@ impl Space {
         }
         let space = self.me();
         drop(task::spawn(async move {
+            // The caller may be in the middle of an append, and a look end without waiting for anything.
+            task::yield_now().await;
             space.look_or_say().await;
             space.looking.set(false);
         }));
@@ -399,19 +404,18 @@ mod tests {
     #[test]
     fn clients_leave_the_reserve_and_the_broker_itself_half_of_it() {
         let table = [
-            // free, bytes, client, own
-            (100 * MIB, MIB, true, true),
-            (65 * MIB, MIB, true, true),
-            (65 * MIB, 2 * MIB, false, true),
-            (63 * MIB, 1, false, true),
-            (33 * MIB, MIB, false, true),
-            (33 * MIB, 2 * MIB, false, false),
-            (0, 1, false, false),
+            // MiB free, client, own
+            (100, true, true),
+            (64, true, true),
+            (63, false, true),
+            (32, false, true),
+            (31, false, false),
+            (0, false, false),
         ];
-        for (free, bytes, client, own) in table {
-            let gauge = gauge(64 * MIB, free);
-            assert_eq!(gauge.admits(Claim::Client, bytes), client, "client, {free} free, {bytes}");
-            assert_eq!(gauge.admits(Claim::Own, bytes), own, "own, {free} free, {bytes}");
+        for (free, client, own) in table {
+            let gauge = gauge(64 * MIB, free * MIB);
+            assert_eq!(gauge.admits(Claim::Client), client, "client, {free} MiB free");
+            assert_eq!(gauge.admits(Claim::Own), own, "own, {free} MiB free");
         }
     }
 
@@ -423,7 +427,7 @@ mod tests {
         assert!(gauge.wants_look(2), "an eighth of the reserve, of two cores");
         assert!(!gauge.wants_look(1));
         assert!(gauge.take(29 * MIB), "below the reserve, without a look");
-        assert!(!gauge.admits(Claim::Client, 1));
+        assert!(!gauge.admits(Claim::Client));
         assert!(!gauge.looked(63 * MIB, 37 * MIB), "the look finds no more");
         assert_eq!(gauge.used, 0);
     }
@@ -432,10 +436,9 @@ mod tests {
     fn what_is_appended_and_has_no_place_yet_counts_until_it_has() {
         let mut gauge = gauge(64 * MIB, 100 * MIB);
         assert!(!gauge.owe(0, 36 * MIB));
-        assert!(!gauge.admits(Claim::Client, 1));
         assert!(!gauge.looked(100 * MIB, 0), "a look does not see it");
-        assert!(!gauge.admits(Claim::Client, 1));
         assert!(gauge.owe(0, 1), "below the reserve");
+        assert!(!gauge.admits(Claim::Client) && gauge.admits(Claim::Own));
         gauge.take(37 * MIB);
         gauge.owe(36 * MIB + 1, 0);
         assert_eq!(gauge.estimate(), Some(63 * MIB), "once, not twice");
@@ -446,9 +449,9 @@ mod tests {
         let mut gauge = gauge(64 * MIB, 63 * MIB);
         assert_eq!(gauge.status(None).missing_bytes, 17 * MIB);
         assert!(!gauge.looked(70 * MIB, 0), "not yet");
-        assert!(gauge.refusing && !gauge.admits(Claim::Client, 1));
+        assert!(gauge.refusing && !gauge.admits(Claim::Client));
         assert!(gauge.looked(80 * MIB, 0));
-        assert!(gauge.admits(Claim::Client, 1));
+        assert!(gauge.admits(Claim::Client));
         assert_eq!(gauge.status(None).missing_bytes, 0);
     }
 
@@ -457,19 +460,19 @@ mod tests {
         let mut gauge = gauge(0, 100 * MIB);
         gauge.starving = 1;
         assert!(gauge.judge());
-        assert!(!gauge.admits(Claim::Own, 1) && !gauge.admits(Claim::Client, 1));
+        assert!(!gauge.admits(Claim::Own) && !gauge.admits(Claim::Client));
         assert_eq!(gauge.ahead_max(), 0);
         assert!(!gauge.looked(100 * MIB, 0), "free bytes are not all that can be missing");
         gauge.starving = 0;
         assert!(gauge.judge());
-        assert!(gauge.admits(Claim::Client, 1));
+        assert!(gauge.admits(Claim::Client));
     }
 
     #[test]
     fn without_a_reserve_nothing_is_looked_at_and_nothing_refused() {
         let mut gauge = Gauge::default();
         assert!(!gauge.take(u64::MAX) && !gauge.wants_look(1));
-        assert!(gauge.admits(Claim::Client, 1 << 30));
+        assert!(gauge.admits(Claim::Client));
         assert_eq!(gauge.ahead_max(), u64::MAX);
     }
 

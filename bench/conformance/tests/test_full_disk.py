@@ -138,6 +138,7 @@ def test_a_producer_fills_the_disk_and_goes_on_when_a_topic_is_deleted(disk, bro
 def test_somebody_else_fills_the_disk_to_the_brim(disk, broker, measured):
     topic, partitions = lib.create_topic(broker.bootstrap, "busy", 3, segment_bytes=1 * MIB), 3
     doomed = lib.create_topic(broker.bootstrap, "doomed")
+    admin = lib.admin(broker.bootstrap)
     writer = Writer(broker.bootstrap, topic, partitions, idempotent=True).start()
     try:
         for number in range(3):
@@ -149,7 +150,7 @@ def test_somebody_else_fills_the_disk_to_the_brim(disk, broker, measured):
             assert sum(map(len, found.values())) >= len(writer.delivered) - 3_000, "reading goes on"
             if number == 1:
                 # Raft has kept room for this much.
-                lib.admin(broker.bootstrap).delete_topics([doomed])[doomed].result(lib.TIMEOUT_S)
+                admin.delete_topics([doomed])[doomed].result(lib.TIMEOUT_S)
             if number == 2:
                 broker.kill()
                 broker.start()

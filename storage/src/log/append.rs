@@ -104,7 +104,7 @@ impl State {
         }
         // After the duplicates: what is in the log already needs no space.
         let claim = if origin == AppendOrigin::Client { Claim::Client } else { Claim::Own };
-        if !log.home.space().admits(claim, batches.len()) {
+        if !log.home.space().admits(claim) {
             return Err(AppendError::NoSpace);
         }
         let stamp = self.config.log_append_time && origin != AppendOrigin::Replica;
