@@ -61,7 +61,7 @@ pub(crate) struct Segment {
     /// Bytes that are appended beyond what is reserved, as the space knows them.
     owed: Cell<u64>,
     /// So much is kept reserved ahead, even when appends are refused.
-    headroom: u64,
+    headroom: Cell<u64>,
     tail: Rc<RefCell<Tail>>,
     indexes: RefCell<IndexPlace>,
     file: RefCell<FileState>,
@@ -118,16 +118,10 @@ impl Segment {
     /// A file of a stream, not on the disk yet. It has no indexes and no batches; its offsets are byte positions.
     pub(crate) fn stream(dir: &Path, suffix: &str, base: i64, ctx: &Rc<StorageContext>) -> Rc<Self> {
         let growing = IndexPlace::Growing(Indexes::default());
-        Self::with_path(
-            paths::numbered(dir, base, suffix),
-            dir,
-            base,
-            Tail::new(0, Vec::new()),
-            growing,
-            ctx,
-            0,
-            STREAM_HEADROOM,
-        )
+        let path = paths::numbered(dir, base, suffix);
+        let segment = Self::with_path(path, dir, base, Tail::new(0, Vec::new()), growing, ctx, 0);
+        segment.headroom.set(STREAM_HEADROOM);
+        segment
     }
 
     /// A file of a stream as found on the disk, with `bytes` bytes that hold.
@@ -140,8 +134,8 @@ impl Segment {
         ctx: &Rc<StorageContext>,
     ) -> Rc<Self> {
         let (path, growing) = (paths::numbered(dir, base, suffix), IndexPlace::Growing(Indexes::default()));
-        let segment =
-            Self::with_path(path, dir, base, Tail::new(bytes, head), growing, ctx, 0, STREAM_HEADROOM);
+        let segment = Self::with_path(path, dir, base, Tail::new(bytes, head), growing, ctx, 0);
+        segment.headroom.set(STREAM_HEADROOM);
         segment.next_offset.set(base + i64::try_from(bytes).expect("a file's length"));
         segment.mark_existing(bytes);
         segment
@@ -162,7 +156,7 @@ impl Segment {
         ctx: &Rc<StorageContext>,
         now_ms: i64,
     ) -> Rc<Self> {
-        Self::with_path(paths::numbered(dir, base, LOG), dir, base, tail, indexes, ctx, now_ms, 0)
+        Self::with_path(paths::numbered(dir, base, LOG), dir, base, tail, indexes, ctx, now_ms)
     }
 
     fn with_path(
@@ -173,7 +167,6 @@ impl Segment {
         indexes: IndexPlace,
         ctx: &Rc<StorageContext>,
         now_ms: i64,
-        headroom: u64,
     ) -> Rc<Self> {
         Rc::new(Self {
             base,
@@ -182,7 +175,7 @@ impl Segment {
             ctx: ctx.clone(),
             space: ctx.space_of(dir),
             owed: Cell::new(0),
-            headroom,
+            headroom: Cell::new(0),
             tail: Rc::new(RefCell::new(tail)),
             indexes: RefCell::new(indexes),
             file: RefCell::default(),

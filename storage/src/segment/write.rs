@@ -118,7 +118,7 @@ impl Segment {
     async fn reserve(&self, file: &File, end: u64, segment_bytes: u64) -> Result<(), StorageError> {
         let (from, to, step) = {
             let state = self.file.borrow();
-            let needless = if self.space.is_refusing() { end } else { end + self.headroom };
+            let needless = if self.space.is_refusing() { end } else { end + self.headroom.get() };
             if needless <= state.allocated {
                 return Ok(());
             }
