@@ -42,8 +42,8 @@ pub enum StorageError {
     },
 }
 
-/// The action of a sync, which is never tried again: see [`StorageError::is_no_space`].
-const SYNC: &str = "sync";
+/// The actions of syncs, which are never tried again: see [`StorageError::is_no_space`].
+const SYNCS: [&str; 2] = ["sync", "flush the device of"];
 
 impl StorageError {
     /// Whether the disk has no space for it (ENOSPC), or a quota has been used up (EDQUOT), so that it can be tried
@@ -51,7 +51,8 @@ impl StorageError {
     pub fn is_no_space(&self) -> bool {
         match self {
             StorageError::Io { action, source, .. } => {
-                *action != SYNC && matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+                !SYNCS.contains(action)
+                    && matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
             }
             StorageError::Full { .. } => true,
             StorageError::Corrupt { .. } | StorageError::Failed(_) | StorageError::Closed { .. } => false,
