@@ -128,5 +128,7 @@ fn snapshot() -> CoreSnapshot {
     shard.metrics.fetches_waiting.set(shard.waiting_fetches() as u64);
     // Without a listener, while the broker stops, its counts are gone.
     let counted = cores::try_room::<Front>().map(|front| front.server.metrics()).unwrap_or_default();
-    shard.metrics.snapshot(&counted)
+    let mut snapshot = shard.metrics.snapshot(&counted);
+    snapshot.log_dirs = shard.log_dir_figures();
+    snapshot
 }

@@ -14,7 +14,7 @@
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
 //! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
-//! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
+//! | `context.rs`, `dir.rs`, `space.rs` | what logs of a core share: budgets; a data directory; its free space |
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `stream/` | Raft's stream |
@@ -39,6 +39,7 @@ mod producer;
 mod readers;
 mod rope;
 mod segment;
+mod space;
 pub mod stream;
 mod tail;
 #[cfg(test)]
@@ -55,3 +56,4 @@ pub use log::{
     AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
     TimestampOffset, remove_deleted, remove_logs,
 };
+pub use space::{Reserve, Space, SpaceStatus};

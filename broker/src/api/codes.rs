@@ -32,7 +32,8 @@ fn append_code(error: &AppendError) -> ErrorCode {
             ErrorCode::OutOfOrderSequenceNumber
         }
         AppendError::Producer(ProducerError::InvalidEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
-        AppendError::Failed(_) => ErrorCode::KafkaStorageError,
+        // A producer tries again: there may be space by then.
+        AppendError::NoSpace | AppendError::Failed(_) => ErrorCode::KafkaStorageError,
         // Closed: the partition is going. The others concern replicas and leadership.
         AppendError::Closed | AppendError::OffsetNotMonotonic { .. } | AppendError::EpochFell { .. } => {
             ErrorCode::NotLeaderOrFollower

@@ -85,6 +85,8 @@ pub struct BrokerConfig {
     pub memory_per_core_bytes: u64,
     /// `heizer.raft.groups`.
     pub raft_groups: u16,
+    /// `heizer.disk.reserve.bytes`; none: as much as [`BrokerConfig::disk_reserve`] says.
+    pub disk_reserve_bytes: Option<u64>,
     /// `heizer.admin.listen`.
     pub admin_listen: Endpoint,
     /// `socket.request.max.bytes`.
@@ -181,6 +183,14 @@ impl BrokerConfig {
         })
     }
 
+    /// Bytes that producers leave free in a data directory, with so many cores: by default enough for what may be in
+    /// memory and not written yet, which is half of theirs.
+    pub fn disk_reserve(&self, cores: usize) -> u64 {
+        const DEFAULT_MIN: u64 = 64 << 20;
+        let unwritten = (self.memory_per_core_bytes / 2).saturating_mul(cores as u64);
+        self.disk_reserve_bytes.unwrap_or(unwritten.max(DEFAULT_MIN))
+    }
+
     fn from_values(values: Values) -> Result<BrokerConfig, ConfigError> {
         let read = Reader(&values);
         let idle_ms = read.long("connections.max.idle.ms");
@@ -194,6 +204,7 @@ impl BrokerConfig {
             spin: Duration::from_micros(u64::from(read.unsigned("heizer.spin.us"))),
             memory_per_core_bytes: read.long("heizer.memory.per.core.bytes").unsigned_abs(),
             raft_groups: read.short("heizer.raft.groups").unsigned_abs(),
+            disk_reserve_bytes: u64::try_from(read.long("heizer.disk.reserve.bytes")).ok(),
             admin_listen: read.endpoints("heizer.admin.listen").remove(0),
             socket_request_max_bytes: read.unsigned("socket.request.max.bytes"),
             max_connections: read.unsigned("max.connections"),
@@ -373,6 +384,17 @@ mod tests {
         assert_eq!((config.node_id, config.cores, config.raft_groups), (1, None, 64));
         assert_eq!(config.offsets_retention_ms, 7 * 24 * 3_600_000);
         assert_eq!(BrokerConfig::load(None, &[]), Ok(config));
+    }
+
+    #[test]
+    fn the_reserve_of_the_disk_grows_with_what_may_be_unwritten_unless_it_is_set() {
+        let reserve = |settings: &[(&str, &str)], cores| {
+            BrokerConfig::from_settings(settings.iter().copied()).expect("valid").disk_reserve(cores)
+        };
+        assert_eq!(reserve(&[], 1), 64 << 20);
+        assert_eq!(reserve(&[], 8), 256 << 20);
+        assert_eq!(reserve(&[("heizer.disk.reserve.bytes", "0")], 8), 0);
+        assert_eq!(reserve(&[("heizer.disk.reserve.bytes", "1048576")], 8), 1 << 20);
     }
 
     #[test]

@@ -108,6 +108,15 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "127.0.0.1:9644",
         "Where /healthz, /readyz and /metrics are served over HTTP.",
     ),
+    broker(
+        "heizer.disk.reserve.bytes",
+        Kind::Long(-1, 1 << 50),
+        "-1",
+        "Free space that producers leave in every data directory: below it their requests are refused with \
+         KAFKA_STORAGE_ERROR until there is more again, while reading, deleting and committing offsets go on. Never \
+         more than a quarter of the file system. -1: 64 MiB, or half of the memory of all cores where that is more; \
+         0: only a disk that is full refuses.",
+    ),
     // Connections and requests.
     broker(
         "socket.request.max.bytes",

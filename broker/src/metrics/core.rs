@@ -127,6 +127,7 @@ impl CoreMetrics {
             network_bytes_out: server.bytes_out.get(),
             file_sends: heizer_runtime::net::file_sends(),
             panics: heizer_runtime::task::panics(),
+            log_dirs: Vec::new(),
         }
     }
 }
@@ -183,6 +184,21 @@ pub struct CoreSnapshot {
     pub(super) network_bytes_out: u64,
     pub(super) file_sends: FileSendCounts,
     pub(super) panics: u64,
+    /// The data directories; none until somebody puts them in.
+    pub log_dirs: Vec<LogDirFigures>,
+}
+
+/// A data directory, as a core, or all of them, saw it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDirFigures {
+    /// Where it is.
+    pub dir: String,
+    /// Bytes free on its file system.
+    pub free_bytes: u64,
+    /// Bytes that producers leave free.
+    pub reserve_bytes: u64,
+    /// Whether producers are refused for want of space.
+    pub refusing: bool,
 }
 
 impl CoreSnapshot {
@@ -215,12 +231,27 @@ impl CoreSnapshot {
         self.cleaner_dirty_ratio_max = self.cleaner_dirty_ratio_max.max(other.cleaner_dirty_ratio_max);
         self.cleaner_last_round = self.cleaner_last_round.max(other.cleaner_last_round);
         add_each(&mut self.cleaner_bytes, &other.cleaner_bytes);
+        merge_dirs(&mut self.log_dirs, &other.log_dirs);
         add_each(&mut self.requests, &other.requests);
         add_each(&mut self.errors, &other.errors);
         add_each(&mut self.connections_closed, &other.connections_closed);
         add_each(&mut self.connections_refused, &other.connections_refused);
         self.produce_latency.add(&other.produce_latency).expect("all have the same bounds");
         self.fetch_latency.add(&other.fetch_latency).expect("all have the same bounds");
+    }
+}
+
+/// Every core sees the same directories, each by its own last look.
+fn merge_dirs(dirs: &mut Vec<LogDirFigures>, others: &[LogDirFigures]) {
+    for other in others {
+        match dirs.iter_mut().find(|known| known.dir == other.dir) {
+            Some(known) => {
+                known.free_bytes = known.free_bytes.min(other.free_bytes);
+                known.reserve_bytes = known.reserve_bytes.max(other.reserve_bytes);
+                known.refusing |= other.refusing;
+            }
+            None => dirs.push(other.clone()),
+        }
     }
 }
 

@@ -88,6 +88,7 @@ impl Shard {
             builder: ImageBuilder::new().into(),
             log_dir: LogDir::new(&node.data_dir, storage.clone()),
             storage,
+            refusals: Default::default(),
             waits: Waits::default(),
             producer_ids: producer_ids::ProducerIds::default(),
             ready: false.into(),
@@ -175,6 +176,10 @@ impl Shard {
 
     /// Opens every partition that this core's groups govern, those first that were written to last.
     pub async fn open_partitions(self: &Rc<Self>, mode: OpenMode) -> Result<StartReport, StartError> {
+        let log_dir = self.log_dir.clone();
+        let failed =
+            |source| StorageError::Io { path: log_dir.path().to_owned(), action: "ask for space", source };
+        self.reserve_space(&log_dir).await.map_err(failed)?;
         let image = self.image();
         let mut report = StartReport::default();
         let mut wanted = Vec::new();
@@ -287,6 +292,7 @@ impl Shard {
     pub fn start_background(self: &Rc<Self>) {
         task::spawn(self.groups.clone().keep_time());
         task::spawn(self.clone().keep_house());
+        Shard::watch_space(&self.log_dir);
         self.ready.set(true);
         task::spawn(self.clone().keep_clean());
     }

@@ -6,6 +6,7 @@ mod control;
 mod groups;
 mod lifecycle;
 mod producer_ids;
+mod space;
 mod waits;
 
 use std::cell::{Cell, RefCell};
@@ -78,6 +79,7 @@ pub struct Shard {
     builder: RefCell<ImageBuilder>,
     storage: Rc<StorageContext>,
     log_dir: Rc<LogDir>,
+    refusals: RefCell<space::Refusals>,
     waits: waits::Waits,
     producer_ids: producer_ids::ProducerIds,
     ready: Cell<bool>,

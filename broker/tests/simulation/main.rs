@@ -14,6 +14,7 @@ mod seeds;
 mod compaction;
 mod crashes;
 mod fetching;
+mod full_disk;
 mod groups;
 mod layout;
 mod offsets;

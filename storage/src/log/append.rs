@@ -11,6 +11,7 @@ use crate::error::AppendError;
 use crate::log::{Log, Role, State};
 use crate::producer::{ProducerState, Verdict};
 use crate::segment::Batch;
+use crate::space::Claim;
 
 /// Where appended batches come from.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -100,6 +101,11 @@ impl State {
             && let Some((base_offset, last_offset)) = self.check_producers(&found, now_ms)?
         {
             return Ok(self.duplicate(base_offset, last_offset));
+        }
+        // After the duplicates: what is in the log already needs no space.
+        let claim = if origin == AppendOrigin::Client { Claim::Client } else { Claim::Own };
+        if !log.home.space().admits(claim) {
+            return Err(AppendError::NoSpace);
         }
         let stamp = self.config.log_append_time && origin != AppendOrigin::Replica;
         let plan = match origin {

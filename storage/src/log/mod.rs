@@ -117,6 +117,14 @@ impl State {
         self.active().next_offset()
     }
 
+    /// Whether everything is written and every segment but the active one sealed, as it is when the flush task has
+    /// done its work. On a full disk it gives way before that to who wants the files.
+    fn is_settled(&self) -> bool {
+        let last = self.segments.len() - 1;
+        self.segments.iter().all(|segment| segment.unwritten() == 0)
+            && self.segments.range(..last).all(|segment| segment.is_sealed())
+    }
+
     /// Index of the segment that `offset` belongs to, if it is in any.
     fn segment_at(&self, offset: i64) -> Option<usize> {
         self.segments.partition_point(|segment| segment.base() <= offset).checked_sub(1)
@@ -298,6 +306,13 @@ impl Log {
         }
     }
 
+    fn check_settled(&self) -> Result<(), StorageError> {
+        match self.state.borrow().is_settled() {
+            true => Ok(()),
+            false => Err(StorageError::Full { path: self.dir.clone() }),
+        }
+    }
+
     /// Logs the first failure and tells everybody who waits.
     fn fail(&self, error: &StorageError) -> LogFailed {
         let failed = {
@@ -355,6 +370,8 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.log.state.borrow_mut().exclusive_waiting -= 1;
+        // The flush task may have given way, with something left to write.
+        self.log.start_flush();
     }
 }
 

@@ -140,16 +140,18 @@ impl Log {
             failed: None,
             closed: false,
         };
-        Rc::new_cyclic(|me| Log {
+        let log = Rc::new_cyclic(|me| Log {
             me: me.clone(),
-            home,
+            home: home.clone(),
             dir: dir.to_owned(),
             topic_id,
             state: RefCell::new(state),
             advance: Event::new(),
             work: Event::new(),
             idle: Event::new(),
-        })
+        });
+        home.add_log(&log);
+        log
     }
 }
 

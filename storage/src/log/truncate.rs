@@ -24,6 +24,7 @@ impl Log {
         if offset >= self.log_end() {
             return Ok(());
         }
+        self.check_settled()?;
         let inside = self.state.borrow().segment_at(offset);
         let result = match inside {
             Some(at) => self.truncate_inside(at, offset, &exclusive).await,

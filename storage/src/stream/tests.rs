@@ -143,3 +143,96 @@ fn a_failed_write_is_final() {
         stream.append(b"entry").expect_err("no more");
     });
 }
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_lost_or_out_of_order() {
+    for seed in 0..8 {
+        let mut sim = Sim::new(seed);
+        let node = sim.node(1);
+        let full = |capacity_bytes| DiskFaults { capacity_bytes, ..DiskFaults::default() };
+        sim.set_disk_faults(node, full(2 << 20));
+        let (stream, appended) = sim.run(node, async {
+            let (stream, _) = open().await;
+            let mut appended: Vec<Vec<u8>> = Vec::new();
+            // More than the disk takes, appended all the same: the caller bounds that.
+            while stream.end() < 3 << 20 {
+                let number = appended.len();
+                let payload = vec![u8::try_from(number % 256).unwrap(); 1 + number * 7919 % 50_000];
+                stream.append(&payload).expect("a full disk refuses no entry");
+                appended.push(payload);
+                time::sleep(Duration::from_micros(random::below(3_000))).await;
+            }
+            (stream, appended)
+        });
+        sim.run_for(Duration::from_secs(5));
+        let durable = stream.durable();
+        assert!((1 << 20..2 << 20).contains(&durable), "{durable}");
+        if seed % 2 == 0 {
+            sim.set_disk_faults(node, full(1 << 30));
+            let stream = stream.clone();
+            sim.run(node, async move { stream.flush().await.expect("there is space") });
+        }
+        let expected = stream.durable();
+        sim.crash(node);
+        sim.set_disk_faults(node, full(1 << 30));
+        sim.run(node, async move {
+            let (stream, replayed) = open().await;
+            assert!(stream.end() >= expected);
+            let payloads: Vec<_> = replayed.iter().map(|entry| entry.payload.to_vec()).collect();
+            assert_eq!(payloads, appended[..payloads.len()]);
+        });
+        assert_eq!(sim.panics(), 0);
+    }
+}
+
+#[test]
+fn old_files_go_while_new_entries_wait_for_their_space() {
+    let mut sim = Sim::new(3);
+    let node = sim.node(1);
+    let full = |capacity_bytes| DiskFaults { capacity_bytes, ..DiskFaults::default() };
+    sim.set_disk_faults(node, full(20 << 20));
+    sim.run(node, async {
+        let (stream, _) = open().await;
+        let payload = vec![1; 6 << 20];
+        for _ in 0..3 {
+            stream.append(&payload).expect("append");
+        }
+        stream.flush().await.expect("there is space for this much");
+        let needed = stream.end();
+        stream.append(&payload).expect("append");
+        let late = time::timeout(Duration::from_secs(3), stream.flush()).await;
+        assert!(late.is_err(), "the disk is full");
+        stream.truncate_before(needed);
+        // Only what was appended before may go for it.
+        time::timeout(Duration::from_secs(3), stream.flush()).await.expect_err("not durable yet");
+        assert_eq!(fs::read_dir(Path::new(DIR)).await.expect("list").len(), 2);
+    });
+    sim.crash(node);
+    sim.run(node, async {
+        let (stream, _) = open().await;
+        let needed = stream.end();
+        stream.append(&vec![2; 1 << 10]).expect("append");
+        stream.flush().await.expect("the headroom, or what was given back");
+        stream.truncate_before(needed);
+        stream.append(&vec![3; 6 << 20]).expect("append");
+        stream.flush().await.expect("the old file went first");
+        assert_eq!(fs::read_dir(Path::new(DIR)).await.expect("list").len(), 1);
+    });
+}
+
+#[test]
+fn at_the_end_of_the_process_nobody_waits_for_space() {
+    let mut sim = Sim::new(4);
+    let node = sim.node(1);
+    let (stream, _) = sim.run(node, open());
+    sim.set_disk_faults(node, DiskFaults { no_space_ppm: 1_000_000, ..DiskFaults::default() });
+    sim.run(node, async move {
+        stream.append(b"entry").expect("append");
+        let late = time::timeout(Duration::from_secs(3), stream.flush()).await;
+        assert!(late.is_err() && stream.append(b"another").is_ok(), "it waits");
+        time::timeout(Duration::from_millis(500), stream.close())
+            .await
+            .expect("at once")
+            .expect_err("not all is written");
+    });
+}

@@ -106,6 +106,10 @@ impl SimDisk {
         self.path_query(path, |disk, _| Ok(disk.free_bytes())).await
     }
 
+    pub(crate) async fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.path_query(path, |disk, _| Ok(disk.faults.capacity_bytes)).await
+    }
+
     pub(crate) fn device(&self) -> SimDevice {
         SimDevice(self.clone())
     }

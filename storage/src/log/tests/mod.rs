@@ -3,6 +3,7 @@
 mod cases;
 mod checkpoints;
 mod explore;
+mod full_disk;
 mod region;
 mod shared;
 
