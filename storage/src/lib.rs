@@ -17,6 +17,7 @@
 //! | `context.rs`, `dir.rs`, `space.rs` | what logs of a core share: budgets; a data directory; its free space |
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `flush.rs` | one flush of the device for the durable writes of many logs |
+//! | `recycle.rs` | files kept or made ahead for segments to come |
 //! | `stream/` | Raft's stream |
 //! | `inspect/` | looking at the files of logs without touching them |
 
@@ -37,6 +38,7 @@ mod log;
 mod paths;
 mod producer;
 mod readers;
+mod recycle;
 mod rope;
 mod segment;
 mod space;

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 pub(crate) const LOG: &str = "log";
+/// Files for segments to come: out of the log, and made ahead (`crate::recycle`).
+pub(crate) const RECYCLED: &str = "log.recycled";
+pub(crate) const SPARE: &str = "log.spare";
 pub(crate) const INDEX: &str = "index";
 pub(crate) const TIME_INDEX: &str = "timeindex";
 pub(crate) const SNAPSHOT: &str = "snapshot";

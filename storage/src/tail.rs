@@ -50,12 +50,15 @@ pub(crate) struct WritePlan {
     pub(crate) blocks: Vec<Bytes>,
     /// The partial last block, in a private copy padded with zeros, so that memory under DMA never changes.
     pub(crate) last: Option<Bytes>,
+    /// Zeros after that, where the file holds something else and it matters.
+    pub(crate) terminator: Option<Bytes>,
 }
 
 impl WritePlan {
     /// Bytes that go to the disk.
     pub(crate) fn bytes(&self) -> u64 {
-        block_ceil(self.end) - self.offset
+        let terminator = self.terminator.as_ref().map_or(0, |zeros| zeros.len() as u64);
+        block_ceil(self.end) + terminator - self.offset
     }
 }
 
@@ -203,7 +206,7 @@ impl Tail {
         let blocks = self.slices(offset..full);
         let planned: u64 = blocks.iter().map(|block| block.len() as u64).sum();
         assert_eq!(planned, full - offset, "unwritten bytes are never evicted");
-        WritePlan { offset, end: self.end, blocks, last }
+        WritePlan { offset, end: self.end, blocks, last, terminator: None }
     }
 
     pub(crate) fn mark_written(&mut self, end: u64) {

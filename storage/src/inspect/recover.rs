@@ -13,6 +13,7 @@ use crate::inspect::noted::NotedLogs;
 use crate::inspect::tables::read_small_if_there;
 use crate::log::{OpenMode, SEGMENT_FILE_BYTES_MAX, accept};
 use crate::paths::{self, EPOCHS, LOG, METADATA};
+use crate::recycle;
 use crate::segment::{Step, Walker};
 
 /// Where a scan starts: what lies before needs none.
@@ -202,11 +203,14 @@ impl Scan<'_> {
         let mut walker = Walker::new(file, path, start.position, end);
         let mut held = start.position;
         loop {
-            let (header, bytes) = match walker.next().await? {
-                Step::Batch { header, bytes, .. } => (header, bytes),
+            let (header, position, bytes) = match walker.next().await? {
+                Step::Batch { header, position, bytes } => (header, position, bytes),
                 Step::End => return Ok((held, None)),
                 Step::Bad(reason) => return Ok((held, Some(reason))),
             };
+            if recycle::is_left_over(&header, position, base) {
+                return Ok((held, None));
+            }
             let (expected, epoch) = (self.run.log_end, self.epochs.latest());
             if let Err(reason) = accept::acceptable(&header, &bytes, base, expected, epoch) {
                 return Ok((held, Some(reason)));

@@ -25,14 +25,20 @@ use crate::space::Starving;
 const LAZY_BYTES: u64 = 1 << 20;
 const LAZY_MS: u64 = 1000;
 
+/// So many segments that were rolled may wait to be sealed, which goes on beside the writes into later ones: their
+/// indexes and snapshots are in memory, and recovery has to read them.
+const UNSEALED_MAX: usize = 4;
+
 /// What the flush task does next.
 enum Job {
     /// Make durable what the first data, that of this segment, stands on: the directory.
     Ground(Rc<Segment>),
     /// Write what is appended to this segment.
     Write { segment: Rc<Segment>, sync: WriteSync, segment_bytes: u32 },
-    /// Seal a segment that was rolled.
+    /// Begin to seal a segment that was rolled.
     Seal(Rc<Segment>),
+    /// Begin to make the file for the segment after this.
+    Spare(Rc<Segment>),
     /// Create the file of the active segment.
     Create(Rc<Segment>),
     /// Sync what was written without.
@@ -78,6 +84,7 @@ impl Log {
             if let Err(error) = result {
                 log.fail(&error);
             }
+            log.aside_ended().await;
             log.state.borrow_mut().role = Role::Idle;
             log.idle.notify_all();
         }));
@@ -137,17 +144,16 @@ impl Log {
         match job {
             Job::Ground(first) => self.settle_home(Some(&first)).await?,
             Job::Write { segment, sync, segment_bytes } => {
-                let file = segment.prepare().await?;
+                let file = self.file_of(&segment).await?;
                 let end = segment.flush(&file, sync, segment_bytes, Some(self.home.flush())).await?;
                 self.state.borrow_mut().wrote(end, sync);
                 self.advanced();
                 self.home.context().enforce();
             }
-            Job::Seal(segment) => {
-                self.seal(&segment).await?;
-                self.synced();
-            }
+            Job::Seal(segment) => self.seal_aside(segment)?,
+            Job::Spare(active) => self.make_spare_aside(active),
             Job::Create(segment) => {
+                drop(self.file_of(&segment).await?);
                 drop(segment.prepare().await?);
                 self.advance.notify_all();
             }
@@ -280,6 +286,7 @@ impl State {
             self.durable_end < self.forced_end || self.exclusive_waiting > 0 || self.too_many_unsynced();
         let sync = if level == Level::Durable || forced { WriteSync::Data } else { WriteSync::None };
         let last = self.segments.len() - 1;
+        let mut sealing = false;
         for (at, segment) in self.segments.iter().enumerate() {
             if segment.unwritten() > 0 {
                 let lazy =
@@ -291,20 +298,29 @@ impl State {
                 let segment_bytes = self.config.segment_bytes;
                 return Some(Job::Write { segment: segment.clone(), sync, segment_bytes });
             }
-            if at < last && !segment.is_sealed() {
-                return Some(Job::Seal(segment.clone()));
+            if at < last && !segment.is_sealed() && !sealing {
+                if !self.aside {
+                    return Some(Job::Seal(segment.clone()));
+                }
+                sealing = true;
+                if last - at > UNSEALED_MAX {
+                    return Some(self.wait_for_aside());
+                }
             }
             if at == last && at > 0 && !segment.exists() {
                 return Some(Job::Create(segment.clone()));
             }
         }
+        if !self.aside && self.exclusive_waiting == 0 && self.wants_spare() {
+            return Some(Job::Spare(self.active().clone()));
+        }
         if self.durable_end == self.written_end {
-            return None;
+            return self.aside.then(|| self.wait_for_aside());
         }
         let due = match self.config.sync_within_ms() {
             _ if forced || level == Level::Durable => time::now(),
             Some(within) => self.deadline(within),
-            None => return None,
+            None => return self.aside.then(|| self.wait_for_aside()),
         };
         if time::now() < due {
             return Some(Job::Wait(due));
@@ -317,6 +333,11 @@ impl State {
     fn too_many_unsynced(&self) -> bool {
         let messages = self.config.sync_after_messages();
         messages.is_some_and(|messages| self.log_end() - self.durable_end >= messages)
+    }
+
+    /// What goes on aside tells the flush task when it has ended.
+    fn wait_for_aside(&self) -> Job {
+        Job::Wait(time::now() + Duration::from_millis(LAZY_MS))
     }
 
     fn deadline(&self, within_ms: u64) -> Instant {

@@ -40,6 +40,8 @@ impl Log {
             }
             state.segments.range(..count).cloned().collect::<Vec<_>>()
         };
+        drop(segments);
+        self.drop_spares_unless_fast(now_ms).await?;
         if doomed.is_empty() {
             return Ok(0);
         }
@@ -56,11 +58,17 @@ impl Log {
         }
         self.start_flush();
         self.advance.notify_all();
+        let removed = doomed.len();
+        let mut spares = Vec::new();
         for segment in doomed {
-            segment.remove().await?;
+            match self.retire(&segment, spares.len(), now_ms).await? {
+                Some(spare) => spares.push(spare),
+                None => segment.remove().await?,
+            }
         }
         fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
-        Ok(doomed.len())
+        self.keep_spares(spares).await?;
+        Ok(removed)
     }
 
     /// Waits until `segments` are sealed and the active one has its file: with their files goes the last trace of

@@ -6,6 +6,7 @@
 
 pub(crate) mod accept;
 mod append;
+mod aside;
 mod checkpoint;
 mod compact;
 mod flush;
@@ -32,6 +33,7 @@ use crate::dir::LogDir;
 use crate::epoch::{EpochCache, EpochEnd};
 use crate::error::{LogFailed, StorageError};
 use crate::producer::ProducerState;
+use crate::recycle::Spares;
 use crate::segment::Segment;
 use checkpoint::Growth;
 
@@ -104,6 +106,11 @@ struct State {
     /// Since when something is appended but not at its final level.
     dirty_since: Option<Instant>,
     growth: Growth,
+    spares: Spares,
+    /// A task of its own seals a segment or makes a spare. It may write to the log's files as the flush task may.
+    aside: bool,
+    /// Why it could not; the flush task answers for it.
+    aside_failed: Option<StorageError>,
     failed: Option<LogFailed>,
     closed: bool,
 }
@@ -140,6 +147,7 @@ impl State {
         let end = self.log_end();
         assert!(self.active().bytes() > 0, "an empty segment is not rolled");
         self.active().set_snapshot(self.producers.encode());
+        self.spares.last_fill_ms = Some(now_ms.saturating_sub(self.active().created_ms()));
         let segment = log.fresh_segment(end, now_ms, &self.config);
         self.segments.push_back(segment);
     }

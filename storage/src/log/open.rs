@@ -29,8 +29,11 @@ use crate::error::{IoContext, OpenError, StorageError};
 use crate::index::Indexes;
 use crate::log::checkpoint::Growth;
 use crate::log::{Log, Role, State, accept, roll_jitter_ms};
-use crate::paths::{self, CLEANER_OFFSET, EPOCHS, INDEX, LOG, LOG_START, METADATA, SNAPSHOT, TIME_INDEX};
+use crate::paths::{
+    self, CLEANER_OFFSET, EPOCHS, INDEX, LOG, LOG_START, METADATA, RECYCLED, SNAPSHOT, SPARE, TIME_INDEX,
+};
 use crate::producer::ProducerState;
+use crate::recycle::{self, Spares};
 use crate::segment::{Found, Segment, Step, Walker, read_if_there, read_index_files, remove_if_there};
 use crate::tail::block_floor;
 
@@ -137,6 +140,9 @@ impl Log {
                 opened.checkpoint.map_or(0, |checkpoint| checkpoint.next_offset),
                 opened.scanned_bytes,
             ),
+            spares: Spares::default(),
+            aside: false,
+            aside_failed: None,
             failed: None,
             closed: false,
         };
@@ -187,6 +193,7 @@ impl Listing {
                 continue;
             }
             match paths::parse_numbered(&entry.name) {
+                Some((_, RECYCLED | SPARE)) => remove_if_there(&dir.join(&entry.name)).await?,
                 Some((base, LOG)) => {
                     if entry.len > SEGMENT_FILE_BYTES_MAX {
                         let reason = format!("{} bytes are too many for a segment", entry.len);
@@ -275,6 +282,7 @@ impl Opened {
         self.check_checkpoint(dir, listing)?;
         let trusted = accept::trusted_segments(&bases, &listing.indexed, mode, on_disk.is_some());
         self.epochs = on_disk.clone().unwrap_or_default();
+        self.checkpointed = self.epochs.clone();
         for (at, &(base, bytes)) in bases[..trusted].iter().enumerate() {
             let next_offset = bases.get(at + 1).map_or(base, |&(next, _)| next);
             self.segments.push_back(Segment::sealed(dir, base, bytes, next_offset, ctx));
@@ -306,7 +314,6 @@ impl Opened {
         // What the file has beyond the log's end describes no data, and goes when it is written next.
         self.epochs.truncate_end(log_end);
         self.epochs.truncate_start(self.log_start);
-        self.checkpointed = on_disk.unwrap_or_default();
         self.drop_snapshots(dir, listing, log_end).await
     }
 
@@ -444,6 +451,7 @@ impl Opened {
                 // contract L5: what is sealed is trusted, and its epochs are those of the file.
                 let path = dir.join(EPOCHS);
                 fs::write_atomic(&path, self.epochs.encode()).await.at(&path, "write")?;
+                self.checkpointed = self.epochs.clone();
                 segment.set_snapshot(self.producers.encode());
                 segment.seal().await?;
             }
@@ -590,6 +598,9 @@ impl Scan {
                 Step::End => return Ok(None),
                 Step::Bad(reason) => return Ok(Some(reason)),
             };
+            if recycle::is_left_over(&header, position, self.base) {
+                return Ok(None);
+            }
             if let Err(reason) =
                 accept::acceptable(&header, &bytes, self.base, self.next_offset, epochs.latest())
             {

@@ -58,6 +58,7 @@ impl Log {
         _exclusive: &Exclusive,
     ) -> Result<(), StorageError> {
         self.forget_checkpoint().await?;
+        self.drop_spares().await?;
         let segment = self.state.borrow().segments[at].clone();
         segment.load_indexes().await?;
         let found = self.find_cut(&segment, offset).await?;
@@ -138,6 +139,7 @@ impl Log {
 
     async fn restart_at(&self, offset: i64, _exclusive: &Exclusive) -> Result<(), StorageError> {
         self.forget_checkpoint().await?;
+        self.drop_spares().await?;
         self.settle_home(None).await?;
         self.lower_clean_to(offset).await?;
         let fresh = {

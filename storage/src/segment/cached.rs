@@ -53,6 +53,7 @@ impl Segment {
             }
             (_, Some(file)) => {
                 *cached = Cached::Open { file: file.clone(), readers: Readers::default() };
+                self.was_cached.set(true);
                 drop(cached);
                 self.ctx.note_open_file(self);
                 self.ctx.note_cached(self);
@@ -81,6 +82,12 @@ impl Segment {
         forget(file.clone(), 0..self.bytes());
         *cached = Cached::Closed;
         false
+    }
+
+    /// Whether the second descriptor was ever open: parts of the file may have been handed out, and nobody knows whether
+    /// they have arrived.
+    pub(crate) fn was_cached(&self) -> bool {
+        self.was_cached.get()
     }
 
     /// Whether the second descriptor is open.

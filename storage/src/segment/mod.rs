@@ -51,10 +51,17 @@ struct FileState {
     /// Blocks that are the file's on stable storage, by a write and sync of their own or of the whole file, within the
     /// length that is there, too: see [`heizer_runtime::fs::DeviceSync`]. What is not synced never moves it.
     settled: Range<u64>,
+    /// This process has written the file from here on. What is before may read well after a crash and still have no
+    /// place on stable storage: space that was only reserved reads as zeros, and so do some batches.
+    own_from: u64,
     zeroing_step: u64,
     zeroing: Option<Range<u64>>,
     /// Small durable writes so far.
     small_writes: u32,
+    /// Blocks from the end up to here may hold what the file held before it was this segment's.
+    stale: u64,
+    /// The file still has a spare's name.
+    spare: Option<PathBuf>,
     /// Something was written without being synced.
     unsynced: bool,
 }
@@ -90,6 +97,7 @@ pub(crate) struct Segment {
     /// Batches below this position are not in the growing index: recovery has not looked at them.
     unindexed: Cell<u32>,
     damaged: Cell<bool>,
+    was_cached: Cell<bool>,
     /// The open file was used since somebody asked last.
     used: Cell<bool>,
     /// The producer snapshot at its end, from the roll until it is written.
@@ -185,6 +193,7 @@ impl Segment {
         file.exists = true;
         file.allocated = bytes;
         file.zeroed = block_ceil(bytes);
+        file.own_from = block_floor(bytes);
     }
 
     fn new(
@@ -228,6 +237,7 @@ impl Segment {
             roll_jitter_ms: Cell::new(0),
             unindexed: Cell::new(0),
             damaged: Cell::new(false),
+            was_cached: Cell::new(false),
             used: Cell::new(false),
             snapshot: RefCell::new(None),
             retired: Cell::new(false),
@@ -270,6 +280,11 @@ impl Segment {
 
     pub(crate) fn is_unsynced(&self) -> bool {
         self.file.borrow().unsynced
+    }
+
+    /// When its first batch came.
+    pub(crate) fn created_ms(&self) -> i64 {
+        self.created_ms.get()
     }
 
     pub(crate) fn max_timestamp(&self) -> Option<i64> {
@@ -607,6 +622,11 @@ impl Segment {
         self.close_file();
         self.zeroing_ended().await;
         remove_if_there(&self.path).await?;
+        self.remove_companions().await
+    }
+
+    /// Removes the files beside the `.log` file.
+    async fn remove_companions(&self) -> Result<(), StorageError> {
         for suffix in [INDEX, TIME_INDEX, SNAPSHOT] {
             remove_if_there(&paths::numbered(&self.dir, self.base, suffix)).await?;
         }

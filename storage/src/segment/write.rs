@@ -1,5 +1,6 @@
 //! Writing a segment: creation, space, group-committed blocks, zeros ahead, the seal.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
@@ -12,10 +13,11 @@ use heizer_runtime::task;
 use crate::error::{IoContext, StorageError};
 use crate::flush::{Means, SharedFlush, Turn};
 use crate::index::Indexes;
-use crate::paths::{self, INDEX, SNAPSHOT, TIME_INDEX};
+use crate::paths::{self, INDEX, RECYCLED, SNAPSHOT, TIME_INDEX};
+use crate::recycle::{Spare, wants_terminator};
 use crate::rope::{Rope, to_usize};
 use crate::segment::{IndexPlace, Segment, remove_if_there};
-use crate::tail::{WritePlan, block_ceil, block_floor};
+use crate::tail::{BLOCK, WritePlan, block_ceil, block_floor};
 
 /// Space is reserved in steps that start here and double up to the segment's size (DESIGN §4).
 const ALLOCATION_STEP_MIN: u64 = 64 << 10;
@@ -40,7 +42,9 @@ impl Segment {
             let file = self.file.borrow();
             (file.exists, file.stale_indexes, file.uncut)
         };
-        if !exists {
+        if !exists && self.has_spare() {
+            self.name_spare().await?;
+        } else if !exists {
             self.make_file().await?;
             fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
             self.mark_made();
@@ -74,6 +78,70 @@ impl Segment {
         Ok(())
     }
 
+    /// Takes `spare` for its file, which gets the segment's name with the first [`flush`](Self::flush), or with
+    /// [`prepare`](Self::prepare).
+    pub(crate) fn adopt(self: &Rc<Self>, spare: Spare) -> File {
+        {
+            let mut state = self.file.borrow_mut();
+            assert!(!state.exists && state.spare.is_none(), "a segment with a file of its own");
+            // Only whole blocks within the length are settled: a write into another one moves the end.
+            let whole = block_floor(spare.bytes);
+            state.spare = Some(spare.path);
+            state.allocated = whole;
+            state.zeroed = spare.written.min(whole);
+            state.settled = 0..state.zeroed;
+            state.stale = if spare.recycled { block_ceil(spare.bytes) } else { 0 };
+        }
+        self.keep_open(spare.file)
+    }
+
+    pub(crate) fn has_spare(&self) -> bool {
+        self.file.borrow().spare.is_some()
+    }
+
+    /// Gives a spare that serves as the file the segment's name, durably; nothing to do without one.
+    async fn name_spare(&self) -> Result<(), StorageError> {
+        let Some(spare) = self.file.borrow().spare.clone() else { return Ok(()) };
+        match fs::rename(&spare, &self.path).await {
+            // Renamed by an attempt whose sync failed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            renamed => renamed.at(&spare, "rename")?,
+        }
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        let mut state = self.file.borrow_mut();
+        state.spare = None;
+        state.exists = true;
+        Ok(())
+    }
+
+    /// Whether all blocks of the sealed file are on stable storage, as far as this process knows.
+    pub(crate) fn is_settled(&self) -> bool {
+        let settled = &self.file.borrow().settled;
+        settled.start == 0 && settled.end >= block_floor(self.bytes())
+    }
+
+    /// Takes the file out of the log, under a name that no segment has, as a spare; none where it does not go past the page
+    /// cache. The name is durable when the directory has been synced.
+    pub(crate) async fn take_out(self: &Rc<Self>) -> Result<Option<Spare>, StorageError> {
+        let file = self.open_file().await?;
+        if !file.is_direct() {
+            return Ok(None);
+        }
+        self.close_file();
+        let path = paths::numbered(&self.dir, self.base, RECYCLED);
+        fs::rename(&self.path, &path).await.at(&self.path, "rename")?;
+        self.remove_companions().await?;
+        let bytes = self.bytes();
+        Ok(Some(Spare { path, file, bytes, written: block_floor(bytes), recycled: true }))
+    }
+
+    /// How much space, and how much of it zeroed, the segment would have liked to have from the beginning.
+    pub(crate) fn appetite(&self) -> (u64, u64) {
+        let state = self.file.borrow();
+        let zeroed = if state.zeroing_step > 0 { state.zeroing_step.min(ZEROING_STEP_MAX) } else { 0 };
+        (state.allocation_step.max(ALLOCATION_STEP_MIN), zeroed)
+    }
+
     pub(crate) fn mark_made(&self) {
         self.file.borrow_mut().exists = true;
     }
@@ -102,18 +170,26 @@ impl Segment {
             Some(shared) => Some(shared.turn(self.unwritten()).await),
             None => None,
         };
-        let (plan, next_offset) = (self.tail.borrow().plan(), self.next_offset());
+        let (mut plan, next_offset) = (self.tail.borrow().plan(), self.next_offset());
         let (end, bytes) = (plan.end, plan.bytes());
-        let blocks = plan.offset..block_ceil(end);
+        if wants_terminator(end, self.file.borrow().stale) {
+            plan.terminator = self.ctx.zeros(to_usize(BLOCK)).pop();
+        }
+        let blocks = plan.offset..plan.offset + plan.bytes();
         self.reserve(file, blocks.end, u64::from(segment_bytes)).await?;
         self.zeroing_out_of(blocks.clone()).await;
-        match sync {
-            WriteSync::None => {
-                self.file.borrow_mut().unsynced = true;
-                write_blocks(file, &self.path, plan, sync).await?;
+        let write = async {
+            match sync {
+                WriteSync::None => {
+                    self.file.borrow_mut().unsynced = true;
+                    write_blocks(file, &self.path, plan, sync).await
+                }
+                WriteSync::Data => self.write_durably(file, plan, turn, shared).await,
             }
-            WriteSync::Data => self.write_durably(file, plan, turn, shared).await?,
-        }
+        };
+        // Both to their ends, so that what fails can be done again.
+        let (written, named) = future::join(write, self.name_spare()).await;
+        written.and(named)?;
         self.tail.borrow_mut().mark_written(end);
         let small = {
             let mut state = self.file.borrow_mut();
@@ -136,7 +212,7 @@ impl Segment {
         turn: Option<Turn>,
         shared: Option<&Rc<SharedFlush>>,
     ) -> Result<(), StorageError> {
-        let blocks = plan.offset..block_ceil(plan.end);
+        let blocks = plan.offset..plan.offset + plan.bytes();
         let Some(shared) = shared else {
             write_blocks(file, &self.path, plan, WriteSync::Data).await?;
             self.settle(blocks);
@@ -172,10 +248,14 @@ impl Segment {
     /// Puts on stable storage what was written without that.
     pub(crate) async fn sync(self: &Rc<Self>) -> Result<(), StorageError> {
         let file = self.open_file().await?;
-        self.file.borrow_mut().unsynced = false;
         let written = block_floor(self.tail.borrow().written());
         file.sync_data().await.at(&self.path, "sync")?;
-        self.settle(0..written);
+        // Not before: whoever seals another segment meanwhile looks at what is unsynced.
+        self.file.borrow_mut().unsynced = false;
+        let own = self.file.borrow().own_from;
+        if own < written {
+            self.settle(own..written);
+        }
         Ok(())
     }
 
@@ -337,7 +417,8 @@ impl Segment {
         state.allocated = end;
         state.zeroed = block_ceil(end);
         // The last block, if it is a part of one, ends beyond the file's length.
-        state.settled = 0..block_floor(end);
+        state.settled = state.own_from..block_floor(end).max(state.own_from);
+        state.stale = 0;
         state.allocation_step = 0;
         drop(state);
         self.settle_owed();
@@ -358,15 +439,13 @@ impl Segment {
             IndexPlace::Sealed(_) => return Ok(()),
         };
         indexes.finish();
-        let snapshot = async {
-            let Some(snapshot) = snapshot else { return Ok(()) };
+        // Before the indexes: once the segment counts as sealed and is removed in its time, what its snapshot says is nowhere
+        // else.
+        if let Some(snapshot) = snapshot {
             let path = paths::numbered(&self.dir, self.next_offset(), SNAPSHOT);
-            fs::replace(&path, snapshot).await.at(&path, "write")
-        };
-        // Each to its end: should one fail, nothing of the other may meet what is tried again.
-        let (snapshot, indexed) = future::join(snapshot, self.replace_indexes(&indexes)).await;
-        snapshot?;
-        indexed?;
+            fs::replace(&path, snapshot).await.at(&path, "write")?;
+        }
+        self.replace_indexes(&indexes).await?;
         fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
         *self.snapshot.borrow_mut() = None;
         let charge = self.ctx.charge_index(self, indexes.memory());
@@ -402,6 +481,7 @@ pub(crate) async fn write_blocks(
     let total = plan.bytes();
     let mut parts: Vec<Bytes> = plan.blocks;
     parts.extend(plan.last);
+    parts.extend(plan.terminator);
     if pieces(total) == 1 {
         return file.write_at(parts, plan.offset, sync).await.at(path, "write");
     }
