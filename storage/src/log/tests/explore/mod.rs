@@ -171,33 +171,37 @@ impl Scenario {
         Scenario { seed, config, faults, operations }
     }
 
-    /// Runs it: to its end, or until the node goes down at a disk operation.
+    /// Runs it and goes down: at a disk operation, or at its end.
     fn run(&self, end: Option<(u64, Ending)>) -> Life {
+        let mut life = self.make();
+        let before = life.sim.disk_operations(life.node);
+        if let Some((at, ending)) = end {
+            life.end_at(at, ending);
+        }
+        let ending = end.map_or(Ending::Kill, |(_, ending)| ending);
+        if let Some(outcome) = life.carry_out(self) {
+            outcome.expect("nothing fails on a disk without faults");
+            life.end_now(ending);
+        }
+        life.operations = life.sim.disk_operations(life.node) - before;
+        life.bench.ended(ending);
+        life
+    }
+
+    /// Runs it to its end and stays up.
+    fn start(&self) -> Life {
+        let mut life = self.make();
+        let outcome = life.carry_out(self).expect("nothing ends it");
+        outcome.expect("nothing fails on a disk without faults");
+        life
+    }
+
+    fn make(&self) -> Life {
         let mut sim = Sim::new(self.seed);
         let node = sim.node(1);
         sim.run(node, make_data_dir());
         sim.set_disk_faults(node, self.faults);
-        let before = sim.disk_operations(node);
-        let bench = Rc::new(Bench::default());
-        let mut life = Life { sim, node, bench: bench.clone(), config: self.config.clone(), operations: 0 };
-        if let Some((at, ending)) = end {
-            life.end_at(at, ending);
-        }
-        let (config, operations) = (self.config.clone(), self.operations.clone());
-        let outcome = life.sim.run_until_down(node, async move {
-            bench.open(config, OpenMode::Unclean).await?;
-            for operation in &operations {
-                operation.carry_out(&bench).await?;
-            }
-            bench.settled().await
-        });
-        if let Some(outcome) = outcome {
-            outcome.expect("nothing fails on a disk without faults");
-            life.end_now(end.map_or(Ending::Kill, |(_, ending)| ending));
-        }
-        life.operations = life.sim.disk_operations(node) - before;
-        life.bench.ended(end.map_or(Ending::Kill, |(_, ending)| ending));
-        life
+        Life { sim, node, bench: Rc::default(), config: self.config.clone(), operations: 0 }
     }
 }
 
@@ -212,6 +216,19 @@ struct Life {
 }
 
 impl Life {
+    /// `None`: it went down on the way.
+    fn carry_out(&mut self, scenario: &Scenario) -> Option<Result<(), Trouble>> {
+        let (bench, config) = (self.bench.clone(), self.config.clone());
+        let operations = scenario.operations.clone();
+        self.sim.run_until_down(self.node, async move {
+            bench.open(config, OpenMode::Unclean).await?;
+            for operation in &operations {
+                operation.carry_out(&bench).await?;
+            }
+            bench.settled().await
+        })
+    }
+
     fn end_at(&mut self, at: u64, ending: Ending) {
         match ending {
             Ending::PowerCut => self.sim.crash_at_disk_operation(self.node, at),

@@ -158,6 +158,14 @@ impl Model {
         self.forget_promises_above(0);
     }
 
+    /// Where the log ends once the removal under way is done.
+    pub(super) fn end_after_removal(&self) -> i64 {
+        match self.removal {
+            Some(Removal::From(offset) | Removal::All(offset)) => offset,
+            None => self.end(),
+        }
+    }
+
     /// The removal that was under way is confirmed.
     pub(super) fn removed(&mut self) {
         match self.removal.take().expect("a removal was under way") {
@@ -188,13 +196,18 @@ impl Model {
         (self.deleted, self.start_max, self.cleaned_below) = (offset, offset, 0);
     }
 
+    /// Everything below must be there after `ending`.
+    pub(super) fn promise(&self, ending: Ending) -> i64 {
+        match ending {
+            Ending::PowerCut => self.durable,
+            Ending::Kill => self.written,
+        }
+    }
+
     /// The log was opened after `ending` and goes from `start` to `end`: says whether that can be, and takes it for
     /// granted. `is_new`: it holds nothing and knows of nobody.
     pub(super) fn opened(&mut self, ending: Ending, start: i64, end: i64, is_new: bool) {
-        let promised = match ending {
-            Ending::PowerCut => self.durable,
-            Ending::Kill => self.written,
-        };
+        let promised = self.promise(ending);
         match self.removal.take() {
             // The log was to be empty, and is, though it may not have come to say from where on.
             Some(Removal::All(_)) if is_new => self.restart(end),
