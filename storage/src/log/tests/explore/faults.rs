@@ -8,8 +8,9 @@ use super::*;
 use crate::log::ReadResult;
 use crate::paths::{self, LOG};
 
-/// Of a fault in force, so many operations per million are hit at most.
-const RATE_MAX_PPM: u64 = 60_000;
+/// So many operations per million are hit at most by a kind of error, and by a kind of lie.
+const ERROR_MAX_PPM: u64 = 60_000;
+const LIE_MAX_PPM: u64 = 200_000;
 
 /// What kinds of faults a run has.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -23,23 +24,23 @@ enum Kinds {
 
 impl Kinds {
     fn faults(self, dice: &mut Dice) -> DiskFaults {
-        let mut rate = |in_force: bool| {
-            let ppm = if in_force && dice.chance(50) { dice.below(RATE_MAX_PPM) } else { 0 };
+        let mut rate = |in_force: bool, max: u64| {
+            let ppm = if in_force && dice.chance(60) { dice.below(max) } else { 0 };
             u32::try_from(ppm).expect("a share of a million")
         };
         let honest = matches!(self, Kinds::Honest | Kinds::All);
         let reads = matches!(self, Kinds::LyingReads | Kinds::All);
         let writes = matches!(self, Kinds::LyingWrites | Kinds::All);
         let mut faults = DiskFaults {
-            read_error_ppm: rate(honest),
-            write_error_ppm: rate(honest),
-            sync_error_ppm: rate(honest),
-            no_space_ppm: rate(honest),
+            read_error_ppm: rate(honest, ERROR_MAX_PPM),
+            write_error_ppm: rate(honest, ERROR_MAX_PPM),
+            sync_error_ppm: rate(honest, ERROR_MAX_PPM),
+            no_space_ppm: rate(honest, ERROR_MAX_PPM),
             short_transfer_ppm: 100_000,
-            lost_write_ppm: rate(writes),
-            misdirected_write_ppm: rate(writes),
-            misdirected_read_ppm: rate(reads),
-            corrupt_read_ppm: rate(reads),
+            lost_write_ppm: rate(writes, LIE_MAX_PPM),
+            misdirected_write_ppm: rate(writes, LIE_MAX_PPM),
+            misdirected_read_ppm: rate(reads, LIE_MAX_PPM),
+            corrupt_read_ppm: rate(reads, LIE_MAX_PPM),
             ..DiskFaults::default()
         };
         if honest && dice.chance(20) {
@@ -120,7 +121,14 @@ impl Life {
         self.bench.untrusted.set(kinds != Kinds::Honest);
         self.sim.set_disk_faults(self.node, faults);
         let bench = self.bench.clone();
-        self.sim.run(self.node, async move { bench.carry_on(&operations).await });
+        self.sim.run(self.node, async move {
+            bench.carry_on(&operations).await;
+            if bench.untrusted() {
+                let operation = Operation::Evict;
+                operation.carry_out(&bench).await.expect("nothing can fail");
+                bench.read_untrusted(3_000).await;
+            }
+        });
     }
 
     /// It may not open. If it does, a disk that is honest has hidden nothing.
