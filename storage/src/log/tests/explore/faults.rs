@@ -1,5 +1,6 @@
 //! Disks that fail and disks that lie. The log may fail with them, but it never panics, and nothing that it serves
-//! passes for a batch that nobody appended. On a healthy disk again, what was acknowledged is there, as far as no lie
+//! passes for a batch that nobody appended. (A disk that loses writes may bring a batch back that was cut off: by its
+//! checksum it is as good as another.) On a healthy disk again, what was acknowledged is there, as far as no lie
 //! has damaged it.
 
 use heizer_runtime::sim::DiskLie;
@@ -53,7 +54,7 @@ impl Kinds {
 impl Bench {
     /// What a disk that lies has given is what was appended, or a client refuses it.
     pub(super) fn judge(&self, read: &ReadResult) {
-        let judged = self.model.borrow().judge_untrusted(&read.parts.concat().into());
+        let judged = self.model.borrow().judge_untrusted(&read.parts.concat().into(), self.stale.get());
         match judged {
             Ok(refused) => self.count(|tally| tally.refused += u64::from(refused)),
             Err(what) => panic!("a read from {} served what nobody appended: {what}", read.first_offset),
@@ -119,6 +120,7 @@ fn run(seed: u64, kinds: Kinds) -> Tally {
 impl Life {
     fn run_on_faulty_disk(&mut self, operations: Vec<Operation>, faults: DiskFaults, kinds: Kinds) {
         self.bench.untrusted.set(kinds != Kinds::Honest);
+        self.bench.stale.set(matches!(kinds, Kinds::LyingWrites | Kinds::All));
         self.sim.set_disk_faults(self.node, faults);
         let bench = self.bench.clone();
         self.sim.run(self.node, async move {

@@ -95,6 +95,8 @@ struct Bench {
     retention: RefCell<Option<JoinHandle<Result<(), Trouble>>>>,
     /// What is read need not be right: the disk may lie.
     untrusted: Cell<bool>,
+    /// Nor need it be from the present.
+    stale: Cell<bool>,
     tally: Cell<Tally>,
 }
 

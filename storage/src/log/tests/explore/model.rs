@@ -65,6 +65,8 @@ enum Removal {
 pub(super) struct Model {
     /// Without gaps, also those that the log may have lost at its start.
     batches: Vec<Known>,
+    /// Those that were cut off, in whatever order.
+    dropped: Vec<Known>,
     /// Where the log goes on without any.
     origin: i64,
     /// Everything below is said to survive the process, or the power.
@@ -183,7 +185,8 @@ impl Model {
     }
 
     fn truncate(&mut self, end: i64) {
-        self.batches.retain(|batch| batch.last < end);
+        let kept = self.batches.partition_point(|batch| batch.last < end);
+        self.dropped.extend(self.batches.drain(kept..));
         if self.batches.is_empty() {
             self.origin = end;
         }
@@ -191,7 +194,7 @@ impl Model {
     }
 
     fn restart(&mut self, offset: i64) {
-        self.batches.clear();
+        self.dropped.append(&mut self.batches);
         self.origin = offset;
         (self.deleted, self.start_max, self.cleaned_below) = (offset, offset, 0);
     }
@@ -244,8 +247,11 @@ impl Model {
     }
 
     /// What a client makes of bytes from a disk that lies, up to the first thing that it refuses: says if any of it
-    /// passes for a batch and was never appended. Gives the number of refused batches.
-    pub(super) fn judge_untrusted(&self, read: &Bytes) -> Result<u32, String> {
+    /// passes for a batch and is not what was appended. Gives the number of refused batches.
+    ///
+    /// With `stale`, a batch that was cut off may be back: a disk that loses writes leaves what lay there before, which
+    /// no checksum tells from what should be there.
+    pub(super) fn judge_untrusted(&self, read: &Bytes, stale: bool) -> Result<u32, String> {
         let mut rest = read.clone();
         while !rest.is_empty() {
             let Ok(header) = parse_header(&rest) else { return Ok(1) };
@@ -256,7 +262,8 @@ impl Model {
             if !crc_matches(&header, &bytes) {
                 return Ok(1);
             }
-            if !self.is_appended(&header, &bytes) {
+            let is_back = || stale && self.dropped.iter().any(|batch| batch.bytes == bytes);
+            if !self.is_appended(&header, &bytes) && !is_back() {
                 return Err(format!("batch {}..={}", header.base_offset, header.last_offset()));
             }
         }
@@ -352,12 +359,17 @@ mod tests {
         let flip = |at: usize| {
             let mut bytes = read(&model, &[0, 1]).to_vec();
             bytes[at] ^= 1;
-            model.judge_untrusted(&bytes.into())
+            model.judge_untrusted(&bytes.into(), false)
         };
-        assert_eq!(model.judge_untrusted(&read(&model, &[0, 1])), Ok(0));
+        assert_eq!(model.judge_untrusted(&read(&model, &[0, 1]), false), Ok(0));
         assert_eq!(flip(7), Ok(0), "no checksum covers the offset");
         assert_eq!((flip(16), flip(30), flip(60)), (Ok(1), Ok(1), Ok(1)));
         let other = BatchSpec { value: b"other".to_vec(), ..BatchSpec::default() };
-        assert!(model.judge_untrusted(&other.bytes()).is_err(), "nobody appended it");
+        assert!(model.judge_untrusted(&other.bytes(), true).is_err(), "nobody appended it");
+        let mut shorter = model;
+        shorter.truncate(1);
+        let stale = shorter.dropped[0].bytes.clone();
+        assert!(shorter.judge_untrusted(&stale, false).is_err());
+        assert_eq!(shorter.judge_untrusted(&stale, true), Ok(0));
     }
 }
