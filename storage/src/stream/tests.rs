@@ -127,8 +127,8 @@ fn steps(seed: u64) -> Vec<Step> {
     let count = 10 + dice.below(30);
     let step = |_| match dice.below(100) {
         // Large enough for several files in some scenarios.
-        0..3 => Step::Append(small(6 << 20)),
-        3..20 => Step::Append(small(1 + dice.below(40_000))),
+        0 => Step::Append(small(6 << 20)),
+        1..20 => Step::Append(small(1 + dice.below(40_000))),
         20..70 => Step::Append(small(1 + dice.below(300))),
         70..82 => Step::Flush,
         82..90 => Step::Truncate(dice.below(1_001)),

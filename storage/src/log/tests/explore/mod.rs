@@ -314,9 +314,8 @@ impl Life {
     }
 }
 
-/// Explores under many seeds. `ending` says how the node ends, by the seed and the disk operation.
-fn explore(test: &'static str, seeds: u64, points_a_seed: u64, ending: Ending) -> Tally {
-    let exploration = Exploration::new(test, seeds, points_a_seed);
+/// Explores under many seeds; `proves` says whether a default run has exercised enough.
+fn explore(exploration: &Exploration, ending: Ending, proves: impl Fn(&Tally) -> bool) {
     let mut total = Tally::default();
     for seed in exploration.seeds() {
         let scenario = Scenario::new(seed);
@@ -329,24 +328,34 @@ fn explore(test: &'static str, seeds: u64, points_a_seed: u64, ending: Ending) -
             });
         }
     }
-    if exploration.is_default() {
-        eprintln!("{total:?}");
-    }
-    total
+    assert!(!exploration.is_default() || proves(&total), "{total:?} proves nothing");
 }
 
 /// contract L8: what was acknowledged at level durable is never what is cut, wherever the power goes.
 #[test]
 fn what_was_acknowledged_survives_a_power_cut_at_any_disk_operation() {
     let test = "what_was_acknowledged_survives_a_power_cut_at_any_disk_operation";
-    let tally = explore(test, 300, 8, Ending::PowerCut);
-    assert!(tally.power_cuts > 2_000, "{tally:?}");
+    explore(&Exploration::new(test, 320, 8), Ending::PowerCut, |tally| {
+        tally.power_cuts > 2_500
+            && tally.ends_in_recovery > 500
+            && tally.appends > 10_000
+            && tally.reads > 10_000
+            && tally.truncations > 500
+            && tally.retained > 50
+            && tally.cuts > 0
+    });
 }
 
 /// DESIGN §4: what was acknowledged at level written survives the process, wherever it ends.
 #[test]
 fn what_was_acknowledged_survives_the_end_of_the_process_at_any_disk_operation() {
     let test = "what_was_acknowledged_survives_the_end_of_the_process_at_any_disk_operation";
-    let tally = explore(test, 200, 5, Ending::Kill);
-    assert!(tally.kills > 800, "{tally:?}");
+    explore(&Exploration::new(test, 200, 6), Ending::Kill, |tally| {
+        tally.kills > 1_000
+            && tally.ends_in_recovery > 200
+            && tally.appends > 5_000
+            && tally.reads > 5_000
+            && tally.truncations > 300
+            && tally.retained > 20
+    });
 }
