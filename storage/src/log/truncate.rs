@@ -65,7 +65,8 @@ impl Log {
             let later = state.segments.split_off(at + 1);
             state.segments[at] = shorter.clone();
             state.written_end = end;
-            state.durable_end = end;
+            // What stays may be written and no more, below level durable.
+            state.durable_end = state.durable_end.min(end);
             state.forced_end = end;
             state.log_start = state.log_start.min(end);
             state.epochs.truncate_end(end);
@@ -81,6 +82,7 @@ impl Log {
         segment.close_file();
         shorter.trim().await?;
         assert_eq!(shorter.bytes(), bytes);
+        self.state.borrow_mut().durable_end = end;
         self.write_epochs().await?;
         if self.log_start() == end {
             // The checkpoint may say more, and would bite once the log has grown again.

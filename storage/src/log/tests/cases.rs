@@ -540,6 +540,36 @@ fn a_read_that_retention_overtakes_finds_its_offset_out_of_range() {
     assert!(overtaken > 3, "{overtaken} of 200");
 }
 
+/// DESIGN §4: a truncation syncs what stays, and does not call it durable before.
+#[test]
+fn a_truncation_cut_short_has_promised_nothing_that_is_lost() {
+    let mut unsynced = 0;
+    for at in 1..12 {
+        for seed in 0..20 {
+            let mut sim = Sim::new(seed);
+            let node = sim.node(1);
+            let log = sim.run(node, async {
+                let log = create(LogConfig { durability: Some(Level::Written), ..small(100_000) }).await;
+                for _ in 0..5 {
+                    append(&log, &spec(800));
+                }
+                log.wait_end_at(Level::Written, 5).await.expect("written");
+                log
+            });
+            sim.crash_at_disk_operation(node, at);
+            let truncated = log.clone();
+            sim.run_until_down(node, async move { truncated.truncate_to(3).await });
+            sim.crash(node);
+            let promised = log.end_at(Level::Durable);
+            drop(log);
+            let end = sim.run(node, async { open(small(100_000), OpenMode::Unclean).await.0.log_end() });
+            assert!(end >= promised, "operation {at}, seed {seed}: {promised} was durable, {end} is left");
+            unsynced += u32::from(end < 3);
+        }
+    }
+    assert!(unsynced > 0, "no crash came in between");
+}
+
 /// contract R7: what is to be dropped may lie behind bytes that cannot be read; to keep it would be to invent it.
 #[test]
 fn a_truncation_that_cannot_find_its_place_fails() {
