@@ -12,10 +12,15 @@
 //! | `tail.rs` | append chunks: disk source and tail cache in one |
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
+//! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
+//! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
+//! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `stream/` | Raft's stream |
+//! | `inspect/` | looking at the files of logs without touching them |
 
 mod batch;
+mod checkpoint;
 mod config;
 mod context;
 mod dir;
@@ -23,10 +28,13 @@ mod epoch;
 mod error;
 #[cfg(test)]
 mod exploring;
+mod flush;
 mod index;
+pub mod inspect;
 mod log;
 mod paths;
 mod producer;
+mod readers;
 mod rope;
 mod segment;
 pub mod stream;
@@ -39,6 +47,7 @@ pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;
 pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
+pub use flush::FlushCounts;
 pub use log::{
     AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
     TimestampOffset, remove_deleted, remove_logs,

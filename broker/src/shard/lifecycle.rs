@@ -133,6 +133,7 @@ impl Shard {
         )
         .await?;
         *self.raft.borrow_mut() = Some(Rc::new(raft));
+        self.log_dir.open_checkpoints().await?;
         self.tell_all_changes();
         self.raft().on_apply(|applied| super::here().applied(applied));
         Ok(())
@@ -175,7 +176,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Opens every partition that this core's groups govern.
+    /// Opens every partition that this core's groups govern, those first that were written to last.
     pub async fn open_partitions(self: &Rc<Self>, mode: OpenMode) -> Result<StartReport, StartError> {
         let image = self.image();
         let mut report = StartReport::default();
@@ -188,6 +189,9 @@ impl Shard {
             }
         }
         let total = wanted.len();
+        wanted.sort_by_cached_key(|(record, index)| {
+            std::cmp::Reverse(self.log_dir.recency(*record.id.as_bytes(), *index))
+        });
         let mut wanted = wanted.into_iter();
         let mut opening = FuturesUnordered::new();
         let mut told = time::now();
@@ -352,6 +356,10 @@ impl Shard {
                     tracing::warn!(%error, "a log was not closed in good order");
                 }
             }
+        }
+        if let Err(error) = self.log_dir.close_checkpoints().await {
+            clean = false;
+            tracing::warn!(%error, "the checkpoint log was not closed in good order");
         }
         let raft = self.raft.borrow_mut().take();
         if let Some(raft) = raft {

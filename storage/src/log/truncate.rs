@@ -55,6 +55,7 @@ impl Log {
         offset: i64,
         _exclusive: &Exclusive,
     ) -> Result<(), StorageError> {
+        self.forget_checkpoint().await?;
         let segment = self.state.borrow().segments[at].clone();
         segment.load_indexes().await?;
         let found = self.find_cut(&segment, offset).await?;
@@ -64,13 +65,11 @@ impl Log {
             let mut state = self.state.borrow_mut();
             let later = state.segments.split_off(at + 1);
             state.segments[at] = shorter.clone();
-            state.written_end = end;
-            // What stays may be written and no more, below level durable.
+            state.written_end = state.written_end.min(end);
             state.durable_end = state.durable_end.min(end);
-            state.forced_end = end;
+            state.forced_end = state.forced_end.min(end);
             state.log_start = state.log_start.min(end);
             state.epochs.truncate_end(end);
-            state.epochs_changed();
             later.into()
         };
         // Newest first: a crash on the way leaves a log without a hole.
@@ -82,7 +81,7 @@ impl Log {
         segment.close_file();
         shorter.trim().await?;
         assert_eq!(shorter.bytes(), bytes);
-        self.state.borrow_mut().durable_end = end;
+        self.synced();
         self.write_epochs().await?;
         if self.log_start() == end {
             // The checkpoint may say more, and would bite once the log has grown again.
@@ -125,10 +124,20 @@ impl Log {
         }
         let head = segment.read(block_floor(bytes)..bytes).await?.to_vec();
         let now_ms = wall_clock_ms();
-        Ok(Found { bytes, head, next_offset, indexes, first_timestamp: None, index_files: true, now_ms })
+        Ok(Found {
+            bytes,
+            head,
+            next_offset,
+            indexes,
+            first_timestamp: None,
+            index_files: true,
+            unindexed: 0,
+            now_ms,
+        })
     }
 
     async fn restart_at(&self, offset: i64, _exclusive: &Exclusive) -> Result<(), StorageError> {
+        self.forget_checkpoint().await?;
         self.settle_home(None).await?;
         let fresh = {
             let config = self.config();
@@ -143,7 +152,6 @@ impl Log {
             state.durable_end = offset;
             state.forced_end = offset;
             state.epochs.clear();
-            state.epochs_changed();
             state.producers.clear();
             old.into()
         };

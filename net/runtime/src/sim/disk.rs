@@ -10,7 +10,7 @@ use super::inode::Inode;
 use super::lies::DiskLie;
 use super::rng::Seeded;
 use crate::buf::BLOCK_BYTES;
-use crate::fs::DirEntry;
+use crate::fs::{DeviceSync, DirEntry};
 
 type InodeId = u64;
 
@@ -88,6 +88,7 @@ struct Edit {
 /// The state behind a node's [`SimDisk`](super::fs::SimDisk).
 pub(super) struct Disk {
     pub(super) faults: DiskFaults,
+    pub(super) device_sync: DeviceSync,
     /// All that it has told so far.
     pub(super) lies: Vec<DiskLie>,
     inodes: BTreeMap<InodeId, Kind>,
@@ -104,6 +105,7 @@ impl Disk {
     pub(super) fn new() -> Disk {
         Disk {
             faults: DiskFaults::default(),
+            device_sync: DeviceSync::PerFile,
             lies: Vec::new(),
             inodes: BTreeMap::from([(ROOT, Kind::Directory)]),
             last_inode: ROOT,

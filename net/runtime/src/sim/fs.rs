@@ -17,7 +17,7 @@ use super::disk::{Disk, errno};
 use super::inode::{Inode, SECTOR_BYTES};
 use super::world::{CoreKey, Fate, World};
 use crate::buf::{AlignedBuf, BLOCK_BYTES};
-use crate::fs::{DirEntry, OpenOptions, WriteSync};
+use crate::fs::{DeviceSync, DirEntry, OpenOptions, WriteSync};
 
 const READ_NS: (u64, u64) = (10_000, 200_000);
 const WRITE_NS: (u64, u64) = (15_000, 300_000);
@@ -106,6 +106,10 @@ impl SimDisk {
         self.path_query(path, |disk, _| Ok(disk.free_bytes())).await
     }
 
+    pub(crate) fn device(&self) -> SimDevice {
+        SimDevice(self.clone())
+    }
+
     fn path_change<F>(&self, path: &Path, change: F) -> impl Future<Output = io::Result<()>> + use<F>
     where
         F: FnOnce(&mut Disk, &Path) -> io::Result<()> + 'static,
@@ -175,6 +179,39 @@ impl Context<'_> {
             return Err(errno(libc::ENOSPC));
         }
         disk.check_space(len, new_len)
+    }
+}
+
+/// The device under a node's disk.
+#[derive(Debug)]
+pub(crate) struct SimDevice(SimDisk);
+
+impl SimDevice {
+    pub(crate) fn sync(&self) -> DeviceSync {
+        self.0.disk.borrow().device_sync
+    }
+
+    /// Covers what is complete by now in places that are on stable storage. After a failure that is as open as before.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        if self.sync() == DeviceSync::PerFile {
+            return Err(errno(libc::EOPNOTSUPP));
+        }
+        let begin = |inode: Rc<RefCell<Inode>>| {
+            let upto = inode.borrow_mut().begin_sync();
+            (inode, upto)
+        };
+        let begun: Vec<_> = self.0.disk.borrow().files().cloned().map(begin).collect();
+        let flush = move |disk: &mut Disk, context: &Context| {
+            let failed = context.fate == Fate::Completed && context.fails(disk.faults.sync_error_ppm);
+            for (inode, upto) in &begun {
+                match context.fate {
+                    Fate::Completed if !failed => inode.borrow_mut().end_flush(*upto),
+                    _ => inode.borrow_mut().give_up_sync(),
+                }
+            }
+            if failed { Err(errno(libc::EIO)) } else { Ok(()) }
+        };
+        self.0.operation(SYNC_NS, flush).await
     }
 }
 
@@ -255,7 +292,7 @@ impl SimFile {
     }
 
     async fn write_piece(&self, parts: Vec<Bytes>, offset: u64, sync: WriteSync) -> io::Result<()> {
-        let inode = self.0.inode.clone();
+        let (inode, direct) = (self.0.inode.clone(), self.0.options.direct);
         let write = move |disk: &mut Disk, context: &Context| {
             let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
             let old_len = inode.borrow().len();
@@ -274,8 +311,14 @@ impl SimFile {
             if failed {
                 return Err(errno(libc::EIO));
             }
-            if durable {
-                inode.sync_range(offset..offset + len);
+            match sync {
+                _ if context.fate == Fate::Crashed => {}
+                WriteSync::Data => inode.sync_range(offset..offset + len),
+                WriteSync::None if disk.device_sync == DeviceSync::NoCache && direct => {
+                    let upto = inode.begin_sync();
+                    inode.end_flush(upto);
+                }
+                WriteSync::None => {}
             }
             Ok(())
         };

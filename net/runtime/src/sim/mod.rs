@@ -42,7 +42,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
 pub use self::disk::DiskFaults;
-pub(crate) use self::fs::{SimDisk, SimFile};
+pub(crate) use self::fs::{SimDevice, SimDisk, SimFile};
 pub use self::lies::{DiskLie, LieKind};
 pub(crate) use self::net::{SimListener, SimStream};
 
@@ -50,7 +50,11 @@ use self::disk::Disk;
 use self::world::{CoreKey, End, LifeState, Node, Step, World};
 use crate::core::Message;
 use crate::cores::CoreId;
+use crate::fs::DeviceSync;
 use crate::time::Instant;
+
+/// The kinds of devices that nodes get in turn.
+const DEVICE_SYNCS: [DeviceSync; 3] = [DeviceSync::SharedFlush, DeviceSync::PerFile, DeviceSync::NoCache];
 
 /// What a wall clock shows when a simulation starts: 2026-01-01T00:00:00Z.
 pub const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -102,11 +106,15 @@ impl Sim {
         self.world.seed
     }
 
-    /// Adds a node of `cores` cores with an empty disk.
+    /// Adds a node of `cores` cores with an empty disk, whose [`DeviceSync`] follows from the seed.
     pub fn node(&mut self, cores: usize) -> NodeId {
         assert!(cores > 0, "a node has at least one core");
         let mut nodes = self.world.nodes.borrow_mut();
-        nodes.push(Node::new(cores));
+        let node = Node::new(cores);
+        // Not drawn: it must not move the decisions that follow.
+        node.disk.borrow_mut().device_sync =
+            DEVICE_SYNCS[(self.world.seed as usize).wrapping_add(nodes.len()) % 3];
+        nodes.push(node);
         NodeId(nodes.len() - 1)
     }
 
@@ -280,6 +288,12 @@ impl Sim {
     /// What goes wrong with the disk of `node` from now on.
     pub fn set_disk_faults(&mut self, node: NodeId, faults: DiskFaults) {
         self.world.nodes.borrow()[node.0].disk.borrow_mut().faults = faults;
+    }
+
+    /// Gives `node`, which is down, a device of another kind under its disk.
+    pub fn set_device_sync(&mut self, node: NodeId, sync: DeviceSync) {
+        assert!(!self.is_up(node), "a machine is rebuilt while it is down");
+        self.world.nodes.borrow()[node.0].disk.borrow_mut().device_sync = sync;
     }
 
     /// Every lie that the disk of `node` has told so far, in order; see [`DiskFaults`].

@@ -91,6 +91,9 @@ impl Tally {
 struct Bench {
     model: RefCell<Model>,
     log: RefCell<Option<Rc<Log>>>,
+    /// The log notes itself in a checkpoint log, in all its lives.
+    noting: Cell<bool>,
+    home: RefCell<Option<Rc<LogDir>>>,
     /// Retention runs beside other operations.
     retention: RefCell<Option<JoinHandle<Result<(), Trouble>>>>,
     /// What is read need not be right: the disk may lie.
@@ -116,11 +119,25 @@ impl Bench {
     }
 
     async fn open(&self, config: LogConfig, mode: OpenMode) -> Result<RecoveryReport, Trouble> {
-        let (log, report) = Log::open(&home(TAIL_CACHE_MAX), NAME, TOPIC_ID, config, mode).await?;
+        let home = self.home().await?;
+        let (log, report) = Log::open(&home, NAME, TOPIC_ID, config, mode).await?;
         assert_eq!((report.log_start, report.log_end), (log.log_start(), log.log_end()));
         self.count(|tally| tally.cuts += u64::from(report.cut.is_some()));
         *self.log.borrow_mut() = Some(log);
         Ok(report)
+    }
+
+    /// The data directory, as this life of the node uses it.
+    async fn home(&self) -> Result<Rc<LogDir>, Trouble> {
+        if let Some(home) = self.home.borrow().clone() {
+            return Ok(home);
+        }
+        let home = home(TAIL_CACHE_MAX);
+        if self.noting.get() {
+            home.open_checkpoints().await?;
+        }
+        *self.home.borrow_mut() = Some(home.clone());
+        Ok(home)
     }
 
     /// Waits for what runs beside.
@@ -138,6 +155,7 @@ impl Bench {
             self.model.borrow_mut().promised(log.end_at(Level::Written), log.end_at(Level::Durable));
         }
         self.retention.borrow_mut().take();
+        self.home.borrow_mut().take();
         self.count(|tally| match ending {
             Ending::PowerCut => tally.power_cuts += 1,
             Ending::Kill => tally.kills += 1,
@@ -203,7 +221,9 @@ impl Scenario {
         let node = sim.node(1);
         sim.run(node, make_data_dir());
         sim.set_disk_faults(node, self.faults);
-        Life { sim, node, bench: Rc::default(), config: self.config.clone(), operations: 0 }
+        let bench = Rc::new(Bench::default());
+        bench.noting.set(!self.seed.is_multiple_of(4));
+        Life { sim, node, bench, config: self.config.clone(), operations: 0 }
     }
 }
 
@@ -243,6 +263,7 @@ impl Life {
             Ending::PowerCut => self.sim.crash(self.node),
             Ending::Kill => self.sim.kill(self.node),
         }
+        self.bench.home.borrow_mut().take();
     }
 
     /// Brings the log up again, goes down on the way in half of the cases, and checks it; then goes on with it, and
@@ -271,6 +292,7 @@ impl Life {
         });
         // What was opened has promised nothing that anybody has heard of.
         self.bench.log.borrow_mut().take();
+        self.bench.home.borrow_mut().take();
         if opened.is_some() {
             self.sim.cancel_end(self.node);
             self.end_now(ending);

@@ -74,6 +74,8 @@ pub(super) enum Operation {
     LookUp {
         timestamp: i64,
     },
+    /// The log is noted in the checkpoint log before long.
+    Note,
     Pause {
         micros: u64,
     },
@@ -138,6 +140,7 @@ impl Operation {
                 Operation::Read { offset: one, max_offset: other, max_bytes, min_one_batch }
             }
             90..93 => Operation::LookUp { timestamp: one },
+            93..96 => Operation::Note,
             _ => Operation::Pause {
                 micros: if dice.chance(90) { dice.below(2_000) } else { dice.below(300_000) },
             },
@@ -217,6 +220,10 @@ impl Operation {
                 let timestamp = FIRST_TIMESTAMP - TIMESTAMP_STEP
                     + share(bench.now_ms() - FIRST_TIMESTAMP + 2 * TIMESTAMP_STEP, *timestamp);
                 bench.look_up(&log, timestamp).await
+            }
+            Operation::Note => {
+                log.home.checkpoints().iter().for_each(|checkpoints| checkpoints.hurry());
+                Ok(())
             }
             Operation::Pause { micros } => {
                 time::sleep(Duration::from_micros(*micros)).await;
