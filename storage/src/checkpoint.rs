@@ -140,6 +140,12 @@ fn split_entry(mut entry: &[u8]) -> Option<(PartitionKey, Option<&[u8]>)> {
     Some((key, follows.then_some(rest)))
 }
 
+/// The partition of an entry of the checkpoint log, and its checkpoint; none where it is forgotten, or makes no sense.
+pub(crate) fn decode_entry(entry: &[u8]) -> Option<(PartitionKey, Option<Checkpoint>)> {
+    let (key, body) = split_entry(entry)?;
+    Some((key, body.and_then(Checkpoint::decode)))
+}
+
 /// What counts of one partition.
 struct Noted {
     /// The whole entry, as it was appended.
@@ -316,7 +322,7 @@ pub(crate) async fn remove_other_layouts(data_dir: &Path, cores: usize) -> Resul
 }
 
 /// The directory of all checkpoint logs in a data directory.
-const ROOT: &str = "checkpoints";
+pub(crate) const ROOT: &str = "checkpoints";
 
 fn layout_name(cores: usize) -> String {
     format!("{cores}-cores")

@@ -6,6 +6,7 @@ use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use heizer_runtime::buf::AlignedBuf;
+use heizer_runtime::time;
 
 use crate::segment::Segment;
 use crate::tail::Tail;
@@ -41,6 +42,8 @@ pub struct StorageContext {
     indexes: RefCell<VecDeque<Weak<Segment>>>,
     /// Segments with an open file, in the order in which they were opened or last looked at.
     files: RefCell<VecDeque<Weak<Segment>>>,
+    /// Segments that have been open through the page cache since the last sweep.
+    cached: RefCell<Vec<Weak<Segment>>>,
     zeros: Bytes,
     damaged_segments: Cell<u64>,
 }
@@ -55,6 +58,7 @@ impl StorageContext {
             chunks: RefCell::default(),
             indexes: RefCell::default(),
             files: RefCell::default(),
+            cached: RefCell::default(),
             zeros: AlignedBuf::zeroed(ZEROS_BYTES).freeze(),
             damaged_segments: Cell::new(0),
         })
@@ -74,9 +78,10 @@ impl StorageContext {
         self.damaged_segments.set(self.damaged_segments.get() + 1);
     }
 
-    /// Takes the chunks back from files without an append since the last sweep. For the core's housekeeping, every
-    /// ten seconds or so.
+    /// Takes the chunks back from files without an append since the last sweep, and the page cache from segments
+    /// without readers. For the core's housekeeping, every ten seconds or so.
     pub fn sweep_idle(&self) {
+        self.sweep_cached();
         let mut chunks = self.chunks.borrow_mut();
         let mut swept: Vec<Rc<RefCell<Tail>>> = Vec::new();
         for tail in chunks.iter().filter_map(|(tail, _)| tail.upgrade()) {
@@ -93,6 +98,17 @@ impl StorageContext {
             }
         }
         chunks.retain(|(tail, start)| tail.upgrade().is_some_and(|tail| tail.borrow().holds(*start)));
+    }
+
+    fn sweep_cached(&self) {
+        let cached = self.cached.take();
+        if cached.is_empty() {
+            return;
+        }
+        let now = time::now();
+        let open =
+            |segment: &Weak<Segment>| segment.upgrade().is_some_and(|segment| segment.sweep_cached(now));
+        self.cached.borrow_mut().extend(cached.into_iter().filter(open));
     }
 
     /// Evicts the oldest chunks until the budget holds or nothing can go. Called with no tail borrowed.
@@ -144,6 +160,14 @@ impl StorageContext {
             } else {
                 candidate.close_file();
             }
+        }
+    }
+
+    /// Takes note that `segment` has its file open through the page cache.
+    pub(crate) fn note_cached(&self, segment: &Rc<Segment>) {
+        let mut cached = self.cached.borrow_mut();
+        if !cached.iter().any(|other| other.as_ptr() == Rc::as_ptr(segment)) {
+            cached.push(Rc::downgrade(segment));
         }
     }
 

@@ -84,6 +84,11 @@ impl EpochCache {
         true
     }
 
+    /// Epochs and their start offsets, in order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.entries.iter().map(|entry| (entry.epoch, entry.start))
+    }
+
     /// The epochs from `offset` on; the one that covers it as if it started there.
     pub(crate) fn since(&self, offset: i64) -> Vec<EpochStart> {
         let covering = self.epoch_of(offset).map(|epoch| EpochStart { epoch, start: offset });

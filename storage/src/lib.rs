@@ -13,10 +13,12 @@
 //! | `tail.rs` | append chunks: disk source and tail cache in one |
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
+//! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `stream/` | Raft's stream |
+//! | `inspect/` | looking at the files of logs without touching them |
 
 mod batch;
 mod checkpoint;
@@ -30,9 +32,11 @@ mod error;
 mod exploring;
 mod flush;
 mod index;
+pub mod inspect;
 mod log;
 mod paths;
 mod producer;
+mod readers;
 mod rope;
 mod segment;
 pub mod stream;

@@ -79,6 +79,27 @@ impl Producer {
     }
 }
 
+/// What a snapshot says of one producer id.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ProducerEntry {
+    /// The id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// The sequence of its last record, -1 without one.
+    pub last_sequence: i32,
+    /// The offset of its last record, -1 without one.
+    pub last_offset: i64,
+    /// The distance from the first to the last record of its last batch.
+    pub offset_delta: i32,
+    /// The last time it was heard of, in ms.
+    pub last_seen_ms: i64,
+    /// The epoch of its transaction coordinator, -1 without one.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction starts, if it has one.
+    pub open_transaction: Option<i64>,
+}
+
 /// What a client's batch is to the log.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -175,6 +196,26 @@ impl ProducerState {
                 || now_ms.saturating_sub(producer.last_seen_ms) < expiration_ms
         });
         before - self.producers.len()
+    }
+
+    /// What a snapshot would say, by producer id.
+    pub(crate) fn entries(&self) -> Vec<ProducerEntry> {
+        let entry = |(&producer_id, producer): (&i64, &Producer)| {
+            let last = producer.batches.back();
+            ProducerEntry {
+                producer_id,
+                epoch: producer.epoch,
+                last_sequence: producer.last_sequence(),
+                last_offset: last.map_or(-1, |batch| batch.last_offset),
+                offset_delta: last.map_or(0, |batch| batch.offset_delta),
+                last_seen_ms: producer.last_seen_ms,
+                coordinator_epoch: producer.coordinator_epoch,
+                open_transaction: producer.open_transaction,
+            }
+        };
+        let mut entries: Vec<_> = self.producers.iter().map(entry).collect();
+        entries.sort_unstable_by_key(|entry| entry.producer_id);
+        entries
     }
 
     /// A `.snapshot` file: version, CRC32C of what follows, count, entries.

@@ -91,7 +91,14 @@ impl Exposition {
         out.counter("heizer_produced_records", "Records appended by producers", all.records_in)?;
         out.counter("heizer_produced_bytes", "Bytes of batches appended by producers", all.record_bytes_in)?;
         out.counter("heizer_fetched_bytes", "Bytes of batches sent to consumers", all.record_bytes_out)?;
-        out.counter("heizer_log_appends", "Batches appended to logs", all.log_appends)
+        out.counter("heizer_log_appends", "Batches appended to logs", all.log_appends)?;
+        let sends = &all.file_sends;
+        out.counter("heizer_sendfile_bytes", "Bytes sent out of the page cache by sendfile", sends.bytes)?;
+        out.counter("heizer_sendfile_calls", "Calls of sendfile", sends.calls)?;
+        out.counter("heizer_sendfile_stalls", "Calls of sendfile that held their core up", sends.stalls)?;
+        out.counter("heizer_sendfile_waits", "Waits of one connection for pages", sends.waits)?;
+        let help = "Bytes that were not in the page cache when their turn to be sent came";
+        out.counter("heizer_sendfile_missed_bytes", help, sends.missed_bytes)
     }
 
     fn encode_cleaner(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -194,7 +194,7 @@ impl Log {
     }
 
     /// A segment was synced: where nothing before is unsynced, the durable end follows.
-    fn synced(&self) {
+    pub(super) fn synced(&self) {
         let mut state = self.state.borrow_mut();
         let first_unsynced =
             state.segments.iter().find(|segment| segment.is_unsynced() || segment.unwritten() > 0);

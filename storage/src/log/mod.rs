@@ -4,6 +4,7 @@
 //! something to flush. Reads run beside both. Truncation, closing and deleting want the log to themselves and wait
 //! for the flush to end.
 
+pub(crate) mod accept;
 mod append;
 mod checkpoint;
 mod compact;
@@ -12,6 +13,7 @@ mod lookup;
 mod maintain;
 mod open;
 mod read;
+mod region;
 #[cfg(test)]
 mod tests;
 mod truncate;
@@ -32,6 +34,8 @@ use crate::error::{LogFailed, StorageError};
 use crate::producer::ProducerState;
 use crate::segment::Segment;
 use checkpoint::Growth;
+
+pub(crate) use open::SEGMENT_FILE_BYTES_MAX;
 
 pub use append::{AppendInfo, AppendOrigin};
 pub use lookup::TimestampOffset;

@@ -17,9 +17,8 @@ use std::rc::Rc;
 use heizer_runtime::fs::{self, File, OpenOptions};
 use heizer_runtime::sync::Event;
 use heizer_runtime::time::wall_clock_ms;
-use heizer_wire::record_batch::BatchHeader;
 
-use crate::batch::{HEADER_BYTES, crc_matches, index_timestamp, parse_header};
+use crate::batch::{HEADER_BYTES, index_timestamp, parse_header};
 use crate::checkpoint::{Checkpoint, PartitionKey};
 use crate::compact::{LOG_SWAP, finish_swap, is_cleaned};
 use crate::config::LogConfig;
@@ -29,14 +28,14 @@ use crate::epoch::EpochCache;
 use crate::error::{IoContext, OpenError, StorageError};
 use crate::index::Indexes;
 use crate::log::checkpoint::Growth;
-use crate::log::{Log, Role, State, roll_jitter_ms};
+use crate::log::{Log, Role, State, accept, roll_jitter_ms};
 use crate::paths::{self, CLEANER_OFFSET, EPOCHS, INDEX, LOG, LOG_START, METADATA, SNAPSHOT, TIME_INDEX};
 use crate::producer::ProducerState;
 use crate::segment::{Found, Segment, Step, Walker, read_if_there, read_index_files, remove_if_there};
 use crate::tail::block_floor;
 
 /// Positions in a segment fit the four bytes that the index has for them.
-const SEGMENT_FILE_BYTES_MAX: u64 = u32::MAX as u64;
+pub(crate) const SEGMENT_FILE_BYTES_MAX: u64 = u32::MAX as u64;
 
 /// Whether the broker stopped in good order, by the marker in its data directory.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -272,7 +271,7 @@ impl Opened {
         let checkpointed_start = start.and_then(|text| paths::decode_offset(&text));
         let bases: Vec<(i64, u64)> = listing.logs.iter().map(|(&base, &bytes)| (base, bytes)).collect();
         self.check_checkpoint(dir, listing)?;
-        let trusted = trusted_segments(&bases, listing, mode, on_disk.is_some());
+        let trusted = accept::trusted_segments(&bases, &listing.indexed, mode, on_disk.is_some());
         self.epochs = on_disk.clone().unwrap_or_default();
         for (at, &(base, bytes)) in bases[..trusted].iter().enumerate() {
             let next_offset = bases.get(at + 1).map_or(base, |&(next, _)| next);
@@ -408,11 +407,10 @@ impl Opened {
             let index_files = listing.indexed.contains(&base);
             let (bytes, next_offset, file) = (scan.bytes, scan.next_offset, scan.file.clone());
             let later = &bases[at + 1..];
-            let gap = later.first().filter(|&&(next, _)| next != next_offset);
-            let gap = gap.map(|(next, _)| format!("the next segment starts at {next}"));
+            let gap = accept::gap(next_offset, later.first().map(|&(base, _)| base));
             let stop = stop.or(gap);
             if let (Some(reason), Some(&(next, _))) = (&stop, later.first())
-                && settled.is_some_and(|settled| next_offset < settled)
+                && accept::is_settled(next_offset, settled)
             {
                 let segment = Segment::sealed(dir, base, file_bytes, next, ctx);
                 drop(segment.quarantine(&format!("at {bytes}: {reason}")));
@@ -422,7 +420,10 @@ impl Opened {
             let untouched = stop.is_none() && later.is_empty() && scan.ends_as_noted();
             let segment = Segment::found(dir, base, scan.found(index_files).await?, ctx);
             segment.keep_open(file);
-            if untouched {
+            if file_bytes == 0 {
+                // The process may have ended before the directory was synced.
+                segment.make_again();
+            } else if untouched {
                 segment.cut_later();
             } else {
                 segment.trim().await?;
@@ -473,19 +474,6 @@ async fn read_clean_to(dir: &Path, log_end: i64) -> Result<i64, StorageError> {
         fs::write_atomic(&path, paths::encode_offset(log_end)).await.at(&path, "write")?;
     }
     Ok(clean_to.min(log_end))
-}
-
-/// How many segments from the first on need no scan.
-fn trusted_segments(bases: &[(i64, u64)], listing: &Listing, mode: OpenMode, epochs_known: bool) -> usize {
-    if !epochs_known && bases.iter().any(|&(_, bytes)| bytes > 0) {
-        return 0;
-    }
-    let last = bases.len().saturating_sub(1);
-    let sealed = |at: usize, base: i64, bytes: u64| {
-        let complete = listing.indexed.contains(&base) && (bytes > 0 || at == last);
-        complete && (mode == OpenMode::Clean || at < last)
-    };
-    bases.iter().enumerate().take_while(|&(at, &(base, bytes))| sealed(at, base, bytes)).count()
 }
 
 /// The newest whole snapshot at or below `end`, and where it was taken; an empty one at 0 if there is none.
@@ -600,7 +588,9 @@ impl Scan {
                 Step::End => return Ok(None),
                 Step::Bad(reason) => return Ok(Some(reason)),
             };
-            if let Err(reason) = acceptable(&header, &bytes, self.base, self.next_offset, epochs.latest()) {
+            if let Err(reason) =
+                accept::acceptable(&header, &bytes, self.base, self.next_offset, epochs.latest())
+            {
                 return Ok(Some(reason));
             }
             let position = u32::try_from(position).expect("SEGMENT_FILE_BYTES_MAX");
@@ -634,28 +624,4 @@ impl Scan {
             now_ms: wall_clock_ms(),
         })
     }
-}
-
-/// Whether a batch found after an unclean stop belongs to the log (contract L8): at or above the expected offset,
-/// whole by its CRC, of an epoch that does not fall. Anything else is torn or left over from before.
-fn acceptable(
-    header: &BatchHeader,
-    bytes: &[u8],
-    base: i64,
-    expected: i64,
-    epoch: Option<i32>,
-) -> Result<(), String> {
-    if header.base_offset < expected {
-        return Err(format!("a batch at offset {} where {expected} is expected", header.base_offset));
-    }
-    if header.last_offset() - base > i64::from(i32::MAX) {
-        return Err(format!("offset {} is out of reach of the segment", header.last_offset()));
-    }
-    if epoch.is_some_and(|epoch| header.partition_leader_epoch < epoch) {
-        return Err(format!("leader epoch falls to {}", header.partition_leader_epoch));
-    }
-    if !crc_matches(header, bytes) {
-        return Err("CRC does not match".to_owned());
-    }
-    Ok(())
 }

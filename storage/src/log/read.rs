@@ -170,7 +170,7 @@ fn corrupt(path: std::path::PathBuf, position: u64, reason: &str) -> StorageErro
 }
 
 /// The cached bytes from a batch start at or before `offset` to the end, if they are cached.
-fn in_memory(segment: &Segment, offset: i64) -> Option<(Rope, u64)> {
+pub(super) fn in_memory(segment: &Segment, offset: i64) -> Option<(Rope, u64)> {
     let tail = segment.tail().borrow();
     let cached_from = tail.cached_from()?;
     let indexed = segment.with_indexes(|indexes| u64::from(indexes.offsets.lookup(segment.relative(offset))));

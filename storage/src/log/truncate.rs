@@ -67,9 +67,9 @@ impl Log {
             let mut state = self.state.borrow_mut();
             let later = state.segments.split_off(at + 1);
             state.segments[at] = shorter.clone();
-            state.written_end = end;
-            state.durable_end = end;
-            state.forced_end = end;
+            state.written_end = state.written_end.min(end);
+            state.durable_end = state.durable_end.min(end);
+            state.forced_end = state.forced_end.min(end);
             state.log_start = state.log_start.min(end);
             state.epochs.truncate_end(end);
             later.into()
@@ -83,6 +83,7 @@ impl Log {
         segment.close_file();
         shorter.trim().await?;
         assert_eq!(shorter.bytes(), bytes);
+        self.synced();
         self.write_epochs().await?;
         if self.log_start() == end {
             // The checkpoint may say more, and would bite once the log has grown again.

@@ -1,5 +1,6 @@
 //! One segment of a log: its files, its place in memory, its indexes.
 
+mod cached;
 mod walk;
 mod write;
 
@@ -67,6 +68,8 @@ pub(crate) struct Segment {
     tail: Rc<RefCell<Tail>>,
     indexes: RefCell<IndexPlace>,
     file: RefCell<FileState>,
+    /// The same file through the page cache, once it is sealed.
+    cached: RefCell<cached::Cached>,
     zeroing_done: Event,
     /// The offset after the last batch.
     next_offset: Cell<i64>,
@@ -210,6 +213,7 @@ impl Segment {
             tail: Rc::new(RefCell::new(tail)),
             indexes: RefCell::new(indexes),
             file: RefCell::default(),
+            cached: RefCell::default(),
             zeroing_done: Event::new(),
             next_offset: Cell::new(base),
             max_timestamp: Cell::new(None),
@@ -570,6 +574,7 @@ impl Segment {
             return;
         }
         self.file.borrow_mut().open = None;
+        cached::close(&self.cached);
     }
 
     /// Reads the bytes of `range`, all of which are written.

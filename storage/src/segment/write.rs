@@ -79,6 +79,12 @@ impl Segment {
         self.file.borrow_mut().exists = true;
     }
 
+    /// The file is there and empty, but perhaps not durably: it is made as if it were not there.
+    pub(crate) fn make_again(&self) {
+        assert_eq!(self.bytes(), 0, "only an empty file is made again");
+        self.file.borrow_mut().exists = false;
+    }
+
     /// Whether the segment is as an earlier process has sealed it, in its files and in memory.
     pub(crate) fn is_as_sealed_before(&self) -> bool {
         self.file.borrow().stale_indexes

@@ -3,7 +3,7 @@
 //! Appending is synchronous and in memory; a flush task, which exists only while there is something to do, writes in
 //! groups with `RWF_DSYNC`. Whole old files go when their entries are no longer needed.
 
-mod frame;
+pub(crate) mod frame;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +27,7 @@ use crate::tail::block_floor;
 use frame::{Frame, PREFIX_BYTES};
 
 /// Suffix of the files' names, which are the positions they start at.
-const STREAM: &str = "stream";
+pub(crate) const STREAM: &str = "stream";
 /// A file of Raft's stream that has reached this size is followed by a new one.
 const SEGMENT_BYTES: u32 = 16 << 20;
 /// The largest entry.

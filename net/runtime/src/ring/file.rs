@@ -211,7 +211,7 @@ fn open_flags(options: OpenOptions) -> libc::c_int {
     flags
 }
 
-async fn open(driver: &Driver, path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
+pub(super) async fn open(driver: &Driver, path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
     const MODE: libc::mode_t = 0o640;
     let op = Op::submit(&driver.inner, c_path(path)?, |path| {
         opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).flags(flags).mode(MODE).build()

@@ -3,6 +3,7 @@
 mod cases;
 mod checkpoints;
 mod explore;
+mod region;
 mod shared;
 
 use std::path::Path;
