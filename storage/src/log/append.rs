@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use heizer_wire::record_batch::BatchHeader;
 
-use crate::batch::{HEADER_BYTES, split, stamp_append_time};
+use crate::batch::{HEADER_BYTES, index_timestamp, split, stamp_append_time};
 use crate::config::{Level, LogConfig};
 use crate::error::AppendError;
 use crate::log::{Log, Role, State};
@@ -254,7 +254,7 @@ impl State {
             body,
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
-            max_timestamp: header.max_timestamp,
+            max_timestamp: index_timestamp(header),
         };
         self.active().push(&batch, now_ms, self.config.index_interval_bytes);
         self.growth.appended += (HEADER_BYTES + body.len()) as u64;
