@@ -12,15 +12,18 @@
 //! | `tail.rs` | append chunks: disk source and tail cache in one |
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
-//! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
+//! | `context.rs`, `dir.rs`, `health.rs` | what logs of a core share: budgets; a data directory; whether it works |
+//! | `census.rs` | which logs are in which data directories |
 //! | `stream/` | Raft's stream |
 
 mod batch;
+mod census;
 mod config;
 mod context;
 mod dir;
 mod epoch;
 mod error;
+mod health;
 mod index;
 mod log;
 mod paths;
@@ -32,12 +35,17 @@ mod tail;
 #[cfg(test)]
 mod testing;
 
+pub use census::{
+    DirListing, LogCopy, Note, NoteKind, Whereabouts, can_be_moved, remove_log, split_log_name, topic_id_of,
+    whereabouts,
+};
 pub use config::{FLUSH_UNSET, Level, LogConfig, UnknownLevel};
 pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;
 pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
+pub use health::OnFailure;
 pub use log::{
-    AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
-    TimestampOffset, remove_deleted, remove_logs,
+    AppendInfo, AppendOrigin, CopyBudget, Cut, Log, LogSizes, OpenMode, Place, ReadResult, RecoveryReport,
+    RelocateError, Relocation, SegmentInfo, TimestampOffset, remove_deleted, remove_logs,
 };

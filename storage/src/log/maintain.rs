@@ -20,6 +20,11 @@ impl Log {
     ///
     /// One call at a time, not beside a truncation; appends and reads go on.
     pub async fn apply_retention(&self, now_ms: i64, high_watermark: i64) -> Result<usize, StorageError> {
+        let removed = self.remove_expired(now_ms, high_watermark).await;
+        removed.inspect_err(|error| self.home.note(error))
+    }
+
+    async fn remove_expired(&self, now_ms: i64, high_watermark: i64) -> Result<usize, StorageError> {
         self.check_open()?;
         let segments: Vec<_> = self.state.borrow().segments.iter().cloned().collect();
         for segment in
@@ -126,7 +131,7 @@ impl Log {
         Ok(())
     }
 
-    fn mark_closed(&self) {
+    pub(super) fn mark_closed(&self) {
         let segments = {
             let mut state = self.state.borrow_mut();
             state.closed = true;
@@ -185,16 +190,24 @@ fn deleted_name(dir: &Path, id: [u8; 16]) -> PathBuf {
 }
 
 /// Renames before it removes, so that a crash on the way leaves no half a log that could be taken for one.
-async fn remove_directory(dir: &Path) -> Result<(), StorageError> {
+pub(crate) async fn remove_directory(dir: &Path) -> Result<(), StorageError> {
+    match retire_directory(dir).await? {
+        Some(gone) => fs::remove_dir_all(&gone).await.at(&gone, "remove"),
+        // The log has never held any data.
+        None => Ok(()),
+    }
+}
+
+/// Gives the directory, if there is one, a name that the next start removes, durably; the new name.
+pub(crate) async fn retire_directory(dir: &Path) -> Result<Option<PathBuf>, StorageError> {
     let gone = deleted_name(dir, random::bytes());
     match fs::rename(dir, &gone).await {
-        // The log has never held any data.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         renamed => renamed.at(dir, "rename")?,
     }
     let parent = gone.parent().unwrap_or(Path::new("."));
     fs::sync_dir(parent).await.at(parent, "sync")?;
-    fs::remove_dir_all(&gone).await.at(&gone, "remove")
+    Ok(Some(gone))
 }
 
 /// Removes the closed logs in a data directory that `is_gone` names, by topic id and partition: those of deletions

@@ -4,7 +4,7 @@
 //! exact length and synced. Sealed segments are trusted; after an unclean stop everything from the first unsealed
 //! one on (the active one always) is read and checked batch by batch.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -130,6 +130,7 @@ impl Log {
             dir: dir.to_owned(),
             topic_id,
             state: RefCell::new(state),
+            watch: Cell::default(),
             advance: Event::new(),
             work: Event::new(),
             idle: Event::new(),

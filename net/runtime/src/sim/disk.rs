@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use super::inode::Inode;
@@ -67,6 +67,8 @@ struct Edit {
 /// The state behind a node's [`SimDisk`](super::fs::SimDisk).
 pub(super) struct Disk {
     pub(super) faults: DiskFaults,
+    /// Below these paths lie devices that have died: every operation fails with EIO.
+    pub(super) dead: Vec<PathBuf>,
     inodes: BTreeMap<InodeId, Kind>,
     last_inode: InodeId,
     /// What lookups see.
@@ -81,12 +83,21 @@ impl Disk {
     pub(super) fn new() -> Disk {
         Disk {
             faults: DiskFaults::default(),
+            dead: Vec::new(),
             inodes: BTreeMap::from([(ROOT, Kind::Directory)]),
             last_inode: ROOT,
             current: Tree::new(),
             durable: Tree::new(),
             pending: Vec::new(),
         }
+    }
+
+    /// Whether the device that `path` lies on answers at all.
+    pub(super) fn check_device(&self, path: &Path) -> io::Result<()> {
+        if self.dead.iter().any(|dead| names(path).starts_with(&names(dead))) {
+            return Err(errno(libc::EIO));
+        }
+        Ok(())
     }
 
     pub(super) fn file(&self, path: &Path) -> io::Result<Rc<RefCell<Inode>>> {

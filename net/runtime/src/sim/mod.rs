@@ -232,6 +232,17 @@ impl Sim {
         self.world.nodes.borrow()[node.0].disk.borrow_mut().faults = faults;
     }
 
+    /// The device at `path` dies: from now on every operation on what lies there or below, open files included, fails
+    /// with EIO. What was there durably is there again after [`Sim::revive_device`].
+    pub fn kill_device(&mut self, node: NodeId, path: &Path) {
+        self.world.nodes.borrow()[node.0].disk.borrow_mut().dead.push(path.to_owned());
+    }
+
+    /// The device at `path` is back.
+    pub fn revive_device(&mut self, node: NodeId, path: &Path) {
+        self.world.nodes.borrow()[node.0].disk.borrow_mut().dead.retain(|dead| dead != path);
+    }
+
     /// Bit rot: flips a bit of the byte at `offset` of a file.
     pub fn flip_bit(&mut self, node: NodeId, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
         let nodes = self.world.nodes.borrow();

@@ -1,6 +1,7 @@
 //! The log on a simulated disk.
 
 mod cases;
+mod moving;
 mod random;
 
 use std::path::Path;
