@@ -49,3 +49,4 @@ pub use log::{
     AppendInfo, AppendOrigin, CopyBudget, Cut, Log, LogSizes, OpenMode, Place, ReadResult, RecoveryReport,
     RelocateError, Relocation, SegmentInfo, TimestampOffset, remove_deleted, remove_logs,
 };
+pub use paths::{decode_id, encode_id};

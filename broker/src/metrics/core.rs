@@ -27,6 +27,10 @@ pub struct CoreMetrics {
     pub fetches_waiting: Cell<u64>,
     /// Batches appended to logs.
     pub log_appends: Cell<u64>,
+    /// Partitions that cannot be served, now.
+    pub partitions_offline: Cell<u64>,
+    /// Data directories that have failed, now; every core knows them all.
+    pub log_dirs_offline: Cell<u64>,
     requests: [Cell<u64>; API_KEYS_MAX],
     errors: [Cell<u64>; API_KEYS_MAX],
     produce_latency: RefCell<Histogram<u64>>,
@@ -42,6 +46,8 @@ impl CoreMetrics {
             record_bytes_out: Cell::default(),
             fetches_waiting: Cell::default(),
             log_appends: Cell::default(),
+            partitions_offline: Cell::default(),
+            log_dirs_offline: Cell::default(),
             requests: [const { Cell::new(0) }; API_KEYS_MAX],
             errors: [const { Cell::new(0) }; API_KEYS_MAX],
             produce_latency: RefCell::new(latencies()),
@@ -83,6 +89,8 @@ impl CoreMetrics {
             record_bytes_out: self.record_bytes_out.get(),
             fetches_waiting: self.fetches_waiting.get(),
             log_appends: self.log_appends.get(),
+            partitions_offline: self.partitions_offline.get(),
+            log_dirs_offline: self.log_dirs_offline.get(),
             requests: read(&self.requests),
             errors: read(&self.errors),
             produce_latency: self.produce_latency.borrow().clone(),
@@ -125,6 +133,8 @@ pub struct CoreSnapshot {
     pub(super) record_bytes_out: u64,
     pub(super) fetches_waiting: u64,
     pub(super) log_appends: u64,
+    pub(super) partitions_offline: u64,
+    pub(super) log_dirs_offline: u64,
     /// By API key.
     pub(super) requests: Vec<u64>,
     /// By API key.
@@ -151,6 +161,7 @@ impl CoreSnapshot {
             (&mut self.record_bytes_out, other.record_bytes_out),
             (&mut self.fetches_waiting, other.fetches_waiting),
             (&mut self.log_appends, other.log_appends),
+            (&mut self.partitions_offline, other.partitions_offline),
             (&mut self.connections, other.connections),
             (&mut self.connections_opened, other.connections_opened),
             (&mut self.network_bytes_in, other.network_bytes_in),
@@ -160,6 +171,7 @@ impl CoreSnapshot {
         for (sum, amount) in sums {
             *sum = sum.wrapping_add(amount);
         }
+        self.log_dirs_offline = self.log_dirs_offline.max(other.log_dirs_offline);
         add_each(&mut self.requests, &other.requests);
         add_each(&mut self.errors, &other.errors);
         add_each(&mut self.connections_closed, &other.connections_closed);

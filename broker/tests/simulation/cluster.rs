@@ -1,13 +1,12 @@
 //! A broker on one simulated node and clients on another, and how a test drives them.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heizer_broker::config::BrokerConfig;
-use heizer_broker::metadata::Layout;
 use heizer_broker::serve::{Setup, core_main};
 use heizer_broker::shard::Node;
 use heizer_client::{Client, ClientConfig, Connection};
@@ -86,12 +85,8 @@ impl Cluster {
     pub(crate) fn start(&mut self) {
         let config = self.config.clone();
         let cores = u16::try_from(self.cores).expect("a few cores");
-        let node = Node {
-            id: config.node_id,
-            data_dir: PathBuf::from(DATA_DIR),
-            layout: Layout::compute(config.raft_groups, cores),
-            config,
-        };
+        let failures = vec![None; config.log_dirs.len()];
+        let node = Node::new(config, cores, failures);
         let setup = Arc::new(Setup {
             endpoint: node.config.listeners[0].clone(),
             listen: ADDR.parse().expect("an address"),

@@ -237,11 +237,10 @@ impl Relocation {
     /// there: those with batches that stay are learnt from them.
     async fn restart(&self, future: &Rc<Log>, offset: i64) -> Result<(), RelocateError> {
         future.truncate_fully_and_start_at(offset).await?;
-        let known = {
-            let state = self.source.state.borrow();
-            (state.producers.len() > 0).then(|| state.producers.encode())
-        };
-        if let Some(known) = known {
+        let known = self.source.state.borrow().producers.clone();
+        future.state.borrow_mut().producers = known.clone();
+        if known.len() > 0 {
+            let known = known.encode();
             let path = paths::numbered(&future.dir, offset, SNAPSHOT);
             fs::write_atomic(&path, known).await.at(&path, "write")?;
         }
