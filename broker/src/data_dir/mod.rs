@@ -284,6 +284,27 @@ mod tests {
     }
 
     #[test]
+    fn several_directories_are_claimed_and_one_that_is_kept_back_is_left_out() {
+        let root = tempfile::tempdir().expect("a directory");
+        let [one, two, link] = ["one", "two", "link"].map(|name| root.path().join(name));
+        // A file where a directory should be: no permission would stop root.
+        fs::write(&two, b"").expect("written");
+        let claims = DataDir::claim_all(&[one.clone(), two.clone()], 0, 1).expect("one of them will do");
+        assert!(claims[0].is_ok() && claims[1].is_err());
+        drop(claims);
+        let error =
+            DataDir::claim_all(&[one.clone(), two.clone()], 1, 1).expect_err("that one is indispensable");
+        assert!(matches!(error, DataDirError::Io { .. }), "{error}");
+        std::os::unix::fs::symlink(&one, &link).expect("linked");
+        let error = DataDir::claim_all(&[one.clone(), link], 0, 1).expect_err("the same twice");
+        assert!(error.to_string().contains("are the same one"), "{error}");
+        let other = root.path().join("other");
+        drop(DataDir::claim(&other, 2).expect("a new directory"));
+        let error = DataDir::claim_all(&[one, other], 0, 1).expect_err("another broker's");
+        assert!(matches!(error, DataDirError::OtherNode { .. }), "{error}");
+    }
+
+    #[test]
     fn the_layout_survives_a_restart() {
         heizer_runtime::sim::block_on(7, async {
             let data_dir = Path::new("/data");

@@ -26,6 +26,8 @@ pub enum Place {
 #[derive(Debug, Default)]
 pub struct Plan {
     places: HashMap<(Uuid, i32), Place>,
+    /// Why a log that is nowhere may be somewhere all the same.
+    missing: Option<Arc<str>>,
     /// Logs that have moved away, by directory and name.
     stale: Vec<(usize, String)>,
     /// Logs of no partition.
@@ -40,6 +42,11 @@ impl Plan {
         self.places.get(&(topic_id, partition))
     }
 
+    /// Why a partition that was there at the start and is nowhere now may be somewhere all the same, if it may.
+    pub fn missing(&self) -> Option<Arc<str>> {
+        self.missing.clone()
+    }
+
     /// Finds every partition in `image`, which is complete, among what the survey has found. Those that are nowhere
     /// get a place, unless they may be in a directory that is missing: an empty log in their stead would be a lie.
     pub async fn make(
@@ -47,7 +54,7 @@ impl Plan {
         image: &MetadataImage,
         placer: &mut Placer,
     ) -> Result<Plan, DataDirError> {
-        let mut plan = Plan::default();
+        let mut plan = Plan { missing: survey.missing_reason(), ..Plan::default() };
         let mut found: HashMap<&str, Vec<usize>> = HashMap::default();
         for (at, listing) in survey.listings.iter().enumerate() {
             listing.logs.iter().for_each(|log| found.entry(log).or_default().push(at));
@@ -118,11 +125,7 @@ impl Plan {
                 Some(Place::Offline(format!("it is in {paths}").into()))
             }
             // It existed before this start if its shard group knows it.
-            Whereabouts::Nowhere if topic.partition(index).is_some() && !survey.missing.is_empty() => {
-                let paths: Vec<String> =
-                    survey.missing.iter().map(|known| known.path.display().to_string()).collect();
-                Some(Place::Offline(format!("it may be in {}, which is missing", paths.join(" or ")).into()))
-            }
+            Whereabouts::Nowhere if topic.partition(index).is_some() => self.missing().map(Place::Offline),
             Whereabouts::Nowhere => None,
         })
     }
@@ -155,7 +158,7 @@ impl Plan {
             if image.topic(Uuid::from_bytes(id)).is_some() {
                 continue;
             }
-            if survey.was_known[*at] {
+            if survey.dirs[*at].was_known {
                 tracing::info!(directory = %path.display(), log, "removing a log whose topic was deleted");
                 remove_log(path, log).await?;
             } else {

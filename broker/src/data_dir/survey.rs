@@ -22,6 +22,8 @@ pub struct DirFacts {
     pub id: [u8; 16],
     /// How its logs are to be opened.
     pub mode: OpenMode,
+    /// It has held logs of this broker before: those of unknown topics are of topics that were deleted.
+    pub was_known: bool,
     /// Why it is offline, if it is.
     pub failure: Option<Arc<str>>,
 }
@@ -33,8 +35,6 @@ pub struct Survey {
     pub dirs: Vec<DirFacts>,
     /// What each has, nothing for an offline one.
     pub(super) listings: Vec<DirListing>,
-    /// Whether each had held logs of this broker before.
-    pub(super) was_known: Vec<bool>,
     /// Directories that have held logs and do not answer, or are not among `log.dirs` any more.
     pub(super) missing: Vec<Known>,
 }
@@ -58,8 +58,7 @@ impl Survey {
         let metadata_dir = &paths[metadata].0;
         let mut known = load_known(metadata_dir).await?;
         let before = known.clone();
-        let mut survey =
-            Survey { dirs: Vec::new(), listings: Vec::new(), was_known: Vec::new(), missing: Vec::new() };
+        let mut survey = Survey { dirs: Vec::new(), listings: Vec::new(), missing: Vec::new() };
         for (at, (path, failure)) in paths.iter().enumerate() {
             let looked = match failure {
                 Some(reason) => Err(reason.clone()),
@@ -93,19 +92,19 @@ impl Survey {
         let path = path.to_owned();
         match looked {
             Ok(Looked { id, clean, listing }) => {
-                self.was_known.push(before.iter().any(|known| known.id == id));
+                let was_known = before.iter().any(|known| known.id == id);
                 // A new directory was left by nobody.
                 let mode = if clean || listing.logs.is_empty() { OpenMode::Clean } else { OpenMode::Unclean };
-                self.dirs.push(DirFacts { path, id, mode, failure: None });
+                self.dirs.push(DirFacts { path, id, mode, was_known, failure: None });
                 self.listings.push(listing);
             }
             Err(reason) => {
                 tracing::error!(directory = %path.display(), reason, "a data directory is offline");
                 let id = before.iter().find(|known| known.path == path).map_or([0; 16], |known| known.id);
                 let failure = Some(reason.into());
-                self.dirs.push(DirFacts { path, id, mode: OpenMode::Unclean, failure });
+                let (mode, was_known) = (OpenMode::Unclean, false);
+                self.dirs.push(DirFacts { path, id, mode, was_known, failure });
                 self.listings.push(DirListing::default());
-                self.was_known.push(false);
             }
         }
     }
@@ -126,6 +125,13 @@ impl Survey {
     /// The directories that answer, with their places.
     pub(super) fn online(&self) -> impl Iterator<Item = (usize, &DirFacts)> {
         self.dirs.iter().enumerate().filter(|(_, dir)| dir.failure.is_none())
+    }
+
+    /// Why a log that is nowhere may be somewhere all the same.
+    pub(super) fn missing_reason(&self) -> Option<Arc<str>> {
+        let paths: Vec<String> = self.missing.iter().map(|known| known.path.display().to_string()).collect();
+        let reason = || format!("it may be in {}, which is missing", paths.join(" or "));
+        (!paths.is_empty()).then(|| reason().into())
     }
 
     /// Whether any log may have lost its end.
@@ -222,4 +228,74 @@ async fn store_known(metadata_dir: &Path, known: &[Known]) -> Result<(), DataDir
     }
     let path = metadata_dir.join(KNOWN);
     async_fs::write_atomic(&path, text.into_bytes()).await.map_err(|source| DataDirError::Io { path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use heizer_runtime::sim::block_on;
+
+    use super::*;
+
+    const PATHS: [&str; 2] = ["/a", "/b"];
+
+    async fn make() {
+        for path in PATHS {
+            async_fs::create_dir_all(Path::new(path)).await.expect("made");
+        }
+    }
+
+    async fn take(failures: [Option<&str>; 2], ids: &Cell<u8>) -> Result<Survey, DataDirError> {
+        let paths =
+            PATHS.map(PathBuf::from).into_iter().zip(failures.map(|reason| reason.map(str::to_owned)));
+        let new_id = || {
+            ids.set(ids.get() + 1);
+            [ids.get(); 16]
+        };
+        Survey::take(&paths.collect::<Vec<_>>(), 0, 1, new_id).await
+    }
+
+    #[test]
+    fn directories_keep_their_ids_and_one_that_is_away_is_remembered() {
+        block_on(1, async {
+            make().await;
+            let ids = Cell::new(0);
+            let first = take([None, None], &ids).await.expect("both answer");
+            assert_eq!((first.dirs[0].id, first.dirs[1].id, first.missing.len()), ([1; 16], [2; 16], 0));
+            assert!(!first.dirs[1].was_known && !first.is_unclean(), "new directories were left by nobody");
+            let second = take([None, Some("no such device")], &ids).await.expect("one answers");
+            assert_eq!((second.dirs[0].id, second.dirs[1].id), ([1; 16], [2; 16]));
+            assert!(second.dirs[0].was_known && second.dirs[1].failure.is_some());
+            assert_eq!(second.missing, [Known { id: [2; 16], path: PathBuf::from("/b") }]);
+            // What it needs is remembered although nobody names it any more.
+            let one = [(PathBuf::from("/a"), None)];
+            let third =
+                Survey::take(&one, 0, 1, || unreachable!("nothing is new")).await.expect("it answers");
+            assert_eq!(third.missing.len(), 1);
+            let fourth = take([None, None], &ids).await.expect("both answer");
+            assert_eq!((fourth.missing.len(), fourth.dirs[1].id, ids.get()), (0, [2; 16], 2));
+            let meta = async_fs::read(Path::new("/b/meta.properties")).await.expect("there");
+            let meta = String::from_utf8(meta).expect("text");
+            assert_eq!(meta, "version=1\nnode.id=1\ndirectory.id=AgICAgICAgICAgICAgICAg\n");
+        });
+    }
+
+    #[test]
+    fn a_copied_directory_and_a_damaged_list_are_refused() {
+        block_on(2, async {
+            make().await;
+            let ids = Cell::new(0);
+            take([None, None], &ids).await.expect("both answer");
+            let meta = async_fs::read(Path::new("/a/meta.properties")).await.expect("there");
+            async_fs::write_atomic(Path::new("/b/meta.properties"), meta).await.expect("copied");
+            let error = take([None, None], &ids).await.expect_err("the same id");
+            assert!(matches!(error, DataDirError::SameId { .. }), "{error}");
+            async_fs::write_atomic(Path::new("/a/log-directories"), b"nonsense\n".to_vec())
+                .await
+                .expect("written");
+            let error = take([None, None], &ids).await.expect_err("damaged");
+            assert!(error.to_string().contains("`nonsense` is not an id and a path"), "{error}");
+        });
+    }
 }

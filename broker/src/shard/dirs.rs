@@ -23,6 +23,8 @@ pub struct ShardDir {
     pub id: [u8; 16],
     /// How logs that were there at the start are opened.
     pub mode: OpenMode,
+    /// It has held logs of this broker before.
+    pub was_known: bool,
 }
 
 /// The data directories of one core, and what is not there.
@@ -53,7 +55,8 @@ impl Shard {
             log_dir.on_failure(Box::new(move |reason| {
                 cores::cast(here().node.cluster_core(), move || here().dir_failed(at, reason));
             }));
-            Rc::new(ShardDir { log_dir, id: facts.id, mode: facts.mode })
+            let DirFacts { id, mode, was_known, .. } = *facts;
+            Rc::new(ShardDir { log_dir, id, mode, was_known })
         };
         *self.dirs.all.borrow_mut() = facts.iter().enumerate().map(make).collect();
     }
@@ -103,6 +106,11 @@ impl Shard {
         let before = offline.len();
         offline.retain(|(id, _), _| *id != topic_id);
         offline.len() < before
+    }
+
+    /// Why a log that was not found may be somewhere all the same, if it may.
+    pub(super) fn missing_dirs(&self) -> Option<Arc<str>> {
+        self.dirs.plan.borrow().missing()
     }
 
     pub(super) fn planned(&self, topic_id: Uuid, index: i32) -> Option<Place> {

@@ -296,7 +296,15 @@ impl Shard {
             }
         };
         let dir = self.dir(at);
-        let opened = self.open_log(&dir, &record, index, mode.unwrap_or(dir.mode)).await;
+        let mode = mode.unwrap_or(dir.mode);
+        let mut opened = self.open_log(&dir, &record, index, mode).await;
+        if opened.is_err() && self.remove_left_over(&dir, &record, index).await {
+            if let Some(reason) = self.missing_dirs() {
+                let missing = Place::Offline(reason);
+                return Box::pin(self.open_partition(record, index, missing, Some(mode))).await;
+            }
+            opened = self.open_log(&dir, &record, index, mode).await;
+        }
         // A failed directory has had its line.
         let reason = match (opened, dir.log_dir.failure()) {
             (Ok((log, found)), None) => {
@@ -316,6 +324,26 @@ impl Shard {
         };
         self.set_offline(record.id, index, reason);
         StartReport { offline: 1, ..StartReport::default() }
+    }
+
+    /// Where the log of a topic of the same name stands in the way, which was deleted while its directory was away,
+    /// removes it. Whether it did.
+    async fn remove_left_over(&self, dir: &ShardDir, record: &TopicRecord, index: i32) -> bool {
+        let (path, name) = (dir.log_dir.path(), partition_directory(&record.name, index));
+        let Ok(Some(id)) = heizer_storage::topic_id_of(path, &name).await else { return false };
+        let id = Uuid::from_bytes(id);
+        if !dir.was_known || id == record.id || self.image().topic(id).is_some() {
+            return false;
+        }
+        tracing::info!(directory = %path.display(), log = name, "removing a log whose topic was deleted");
+        match heizer_storage::remove_log(path, &name).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "the log of a deleted topic could not be removed");
+                dir.log_dir.note(&error);
+                false
+            }
+        }
     }
 
     async fn open_log(

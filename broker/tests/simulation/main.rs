@@ -12,6 +12,7 @@ mod logs;
 mod seeds;
 
 mod crashes;
+mod directories;
 mod fetching;
 mod groups;
 mod layout;

@@ -36,8 +36,12 @@ use crate::log::maintain::{remove_directory, retire_directory};
 use crate::log::{AppendOrigin, Exclusive, Log, OpenMode};
 use crate::paths::{self, SNAPSHOT};
 
-/// Copied at once: bounds the memory of a move, and what goes over the budget at once.
+/// Copied at once: bounds the memory of a move, and what goes over the budget at once. No less than the minimum, however
+/// small the budget is.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
+const CHUNK_BYTES_MIN: usize = 16 << 10;
+/// A chunk is what the budget has for this part of a second, within those bounds.
+const CHUNKS_PER_S: u64 = 8;
 /// So often the copy is brought up to date and synced before the source is held, each time over a shorter rest.
 const ROUNDS_BEFORE_SWAP: usize = 3;
 
@@ -81,6 +85,11 @@ impl CopyBudget {
     /// So many bytes a second, which is at least one.
     pub fn new(bytes_per_s: u64) -> CopyBudget {
         CopyBudget { bytes_per_s: bytes_per_s.max(1), free_at: time::now() }
+    }
+
+    fn chunk_bytes(&self) -> usize {
+        let share = usize::try_from(self.bytes_per_s / CHUNKS_PER_S).unwrap_or(usize::MAX);
+        share.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
     }
 
     /// Takes note of `bytes` copied; when the next may follow.
@@ -192,7 +201,7 @@ impl Relocation {
         }
         let held = self.source.take_exclusive().await;
         self.check()?;
-        while !self.copy_some(&future).await?.caught_up {}
+        while !self.copy_some(&future, CHUNK_BYTES_MAX).await?.caught_up {}
         self.complete(&future).await?;
         let log = self.change_places(&held).await?;
         self.source.mark_closed();
@@ -251,7 +260,7 @@ impl Relocation {
     async fn catch_up(&self, future: &Rc<Log>, budget: &mut CopyBudget) -> Result<(), RelocateError> {
         loop {
             self.check()?;
-            let Step { bytes, caught_up } = self.copy_some(future).await?;
+            let Step { bytes, caught_up } = self.copy_some(future, budget.chunk_bytes()).await?;
             if caught_up {
                 return Ok(());
             }
@@ -265,7 +274,7 @@ impl Relocation {
     }
 
     /// Copies the next few batches.
-    async fn copy_some(&self, future: &Rc<Log>) -> Result<Step, RelocateError> {
+    async fn copy_some(&self, future: &Rc<Log>, bytes_max: usize) -> Result<Step, RelocateError> {
         if self.source.watch.replace(Watch::Copying) == Watch::Spoiled {
             self.restart(future, self.source.log_start()).await?;
         }
@@ -273,7 +282,7 @@ impl Relocation {
         if offset >= end {
             return Ok(Step { bytes: 0, caught_up: true });
         }
-        let bytes_max = CHUNK_BYTES_MAX.min(self.source.config().segment_bytes as usize);
+        let bytes_max = bytes_max.min(self.source.config().segment_bytes as usize);
         let read = match self.source.read(offset, bytes_max, end, true).await {
             // Retention was faster.
             Err(ReadError::OffsetOutOfRange { log_start, .. }) => {
