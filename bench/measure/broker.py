@@ -1,5 +1,6 @@
 """The broker that is measured: its process, and what the kernel knows about it."""
 
+import contextlib
 import os
 import re
 import select
@@ -10,10 +11,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from harness import wire
-from harness.server import free_port
+from harness import wait, wire
+from harness.server import can_bind, free_port
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -88,6 +90,19 @@ class Heizer(Running):
         if code != 0:
             raise SystemExit(f"measure: the broker exited {code}\n{self._log_tail()}")
 
+    def kill(self) -> None:
+        """kill -9; returns when a new process can listen where it did, which the kernel takes some time for."""
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+        self._process = None
+        wait.until("the port is free", lambda: can_bind(int(self.bootstrap.rsplit(":", 1)[1])), 10, 0.001)
+
+    def scanned_bytes(self) -> int:
+        """What the last start has read of unsealed segments, as its log says."""
+        log = (self.home / "broker.log").read_text(errors="replace")
+        return int(re.findall(r"scanned_bytes=(\d+)", _ANSI.sub("", log))[-1])
+
     def remove(self) -> None:
         """Whatever state it is in: nothing stays behind."""
         if self._process is not None:
@@ -98,6 +113,17 @@ class Heizer(Running):
 
     def _log_tail(self) -> str:
         return "\n".join((self.home / "broker.log").read_text(errors="replace").splitlines()[-20:])
+
+
+@contextlib.contextmanager
+def own_broker(options):
+    """A broker on an empty folder, not started yet, and gone afterwards."""
+    home = options.data.absolute() / f"measure-{os.getpid()}"
+    broker = Heizer(options.binary.absolute(), home, options.serve.split())
+    try:
+        yield broker
+    finally:
+        broker.remove()
 
 
 def leaders(connection: wire.Connection) -> int:

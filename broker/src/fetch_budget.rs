@@ -11,6 +11,9 @@ use heizer_runtime::sync::Event;
 /// polls leave answers unread for as long, and must not keep the others from reading on.
 const FLOOR_BYTES: usize = 64 << 10;
 
+/// What a part of a file takes of the budget, whatever its length: it is no memory but the words that describe it.
+pub const REGION_BYTES: usize = 1 << 10;
+
 /// A number of bytes that the fetches of one core's connections share. One connection gets no more than a quarter.
 #[derive(Debug)]
 pub struct FetchBudget {

@@ -281,9 +281,9 @@ async fn survey(setup: &Setup) -> Result<Survey, ServeError> {
     let paths: Vec<_> = node.dirs.iter().map(|dir| (dir.path.clone(), dir.failure.clone())).collect();
     let survey = Survey::take(&paths, node.metadata_dir, node.id, || here().random_uuid()).await?;
     let facts: Arc<[_]> = survey.dirs.clone().into();
-    cores::call_all(move || {
+    each_core(move || {
         let facts = facts.clone();
-        async move { here().set_dirs(&facts) }
+        async move { Ok(here().set_dirs(&facts).await?) }
     })
     .await?;
     Ok(survey)

@@ -118,6 +118,13 @@ impl LogConfig {
         let bounded = self.level() < Level::Durable && self.flush_ms != FLUSH_UNSET;
         bounded.then(|| self.flush_ms.max(0).unsigned_abs())
     }
+
+    /// How many messages may be unsynced, where the level leaves that open and `flush.messages` bounds it. Where that is
+    /// one, it asks for level durable instead.
+    pub(crate) fn sync_after_messages(&self) -> Option<i64> {
+        let bounded = self.level() < Level::Durable && (2..FLUSH_UNSET).contains(&self.flush_messages);
+        bounded.then_some(self.flush_messages)
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +146,22 @@ mod tests {
         for (durability, flush_messages, flush_ms, level, within) in table {
             let config = LogConfig { durability, flush_messages, flush_ms, ..LogConfig::default() };
             assert_eq!((config.level(), config.sync_within_ms()), (level, within), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn flush_messages_above_one_bounds_what_is_unsynced_below_level_durable() {
+        let table = [
+            (None, 10_000, 500, Some(10_000)),
+            (Some(Level::Memory), 2, FLUSH_UNSET, Some(2)),
+            (Some(Level::Written), 1, FLUSH_UNSET, None),
+            (Some(Level::Written), FLUSH_UNSET, 500, None),
+            (Some(Level::Durable), 10, 500, None),
+            (None, 10_000, FLUSH_UNSET, None),
+        ];
+        for (durability, flush_messages, flush_ms, messages) in table {
+            let config = LogConfig { durability, flush_messages, flush_ms, ..LogConfig::default() };
+            assert_eq!(config.sync_after_messages(), messages, "{config:?}");
         }
     }
 

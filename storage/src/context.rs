@@ -6,6 +6,7 @@ use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use heizer_runtime::buf::AlignedBuf;
+use heizer_runtime::time;
 
 use crate::segment::Segment;
 use crate::tail::Tail;
@@ -39,8 +40,12 @@ pub struct StorageContext {
     /// Every chunk in order of its birth, by its tail and file position.
     chunks: RefCell<VecDeque<(Weak<RefCell<Tail>>, u64)>>,
     indexes: RefCell<VecDeque<Weak<Segment>>>,
+    /// Segments with an open file, in the order in which they were opened or last looked at.
     files: RefCell<VecDeque<Weak<Segment>>>,
+    /// Segments that have been open through the page cache since the last sweep.
+    cached: RefCell<Vec<Weak<Segment>>>,
     zeros: Bytes,
+    damaged_segments: Cell<u64>,
 }
 
 impl StorageContext {
@@ -53,7 +58,9 @@ impl StorageContext {
             chunks: RefCell::default(),
             indexes: RefCell::default(),
             files: RefCell::default(),
+            cached: RefCell::default(),
             zeros: AlignedBuf::zeroed(ZEROS_BYTES).freeze(),
+            damaged_segments: Cell::new(0),
         })
     }
 
@@ -62,9 +69,19 @@ impl StorageContext {
         self.chunk_bytes.get()
     }
 
-    /// Takes the chunks back from files without an append since the last sweep. For the core's housekeeping, every
-    /// ten seconds or so.
+    /// Segments found damaged since the start.
+    pub fn damaged_segments(&self) -> u64 {
+        self.damaged_segments.get()
+    }
+
+    pub(crate) fn count_damaged_segment(&self) {
+        self.damaged_segments.set(self.damaged_segments.get() + 1);
+    }
+
+    /// Takes the chunks back from files without an append since the last sweep, and the page cache from segments
+    /// without readers. For the core's housekeeping, every ten seconds or so.
     pub fn sweep_idle(&self) {
+        self.sweep_cached();
         let mut chunks = self.chunks.borrow_mut();
         let mut swept: Vec<Rc<RefCell<Tail>>> = Vec::new();
         for tail in chunks.iter().filter_map(|(tail, _)| tail.upgrade()) {
@@ -81,6 +98,17 @@ impl StorageContext {
             }
         }
         chunks.retain(|(tail, start)| tail.upgrade().is_some_and(|tail| tail.borrow().holds(*start)));
+    }
+
+    fn sweep_cached(&self) {
+        let cached = self.cached.take();
+        if cached.is_empty() {
+            return;
+        }
+        let now = time::now();
+        let open =
+            |segment: &Weak<Segment>| segment.upgrade().is_some_and(|segment| segment.sweep_cached(now));
+        self.cached.borrow_mut().extend(cached.into_iter().filter(open));
     }
 
     /// Evicts the oldest chunks until the budget holds or nothing can go. Called with no tail borrowed.
@@ -120,14 +148,26 @@ impl StorageContext {
         charge
     }
 
-    /// Takes note that `segment` has its file open; closes others' for it.
+    /// Takes note that `segment` has its file open; closes others' for it, those first that nobody has used since they
+    /// were last looked at (the clock algorithm, which comes close to least recently used).
     pub(crate) fn note_open_file(&self, segment: &Rc<Segment>) {
         let mut files = self.files.borrow_mut();
         files.push_back(Rc::downgrade(segment));
         while files.len() > self.limits.open_files_max {
-            if let Some(oldest) = files.pop_front().and_then(|weak| weak.upgrade()) {
-                oldest.close_file();
+            let Some(candidate) = files.pop_front().and_then(|weak| weak.upgrade()) else { continue };
+            if candidate.take_used() {
+                files.push_back(Rc::downgrade(&candidate));
+            } else {
+                candidate.close_file();
             }
+        }
+    }
+
+    /// Takes note that `segment` has its file open through the page cache.
+    pub(crate) fn note_cached(&self, segment: &Rc<Segment>) {
+        let mut cached = self.cached.borrow_mut();
+        if !cached.iter().any(|other| other.as_ptr() == Rc::as_ptr(segment)) {
+            cached.push(Rc::downgrade(segment));
         }
     }
 
@@ -159,5 +199,32 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.account.set(self.account.get() - self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use heizer_runtime::fs;
+
+    use super::*;
+
+    #[test]
+    fn files_that_are_in_use_stay_open_and_the_others_are_closed_in_turn() {
+        heizer_runtime::sim::block_on(1, async {
+            let limits = StorageLimits { open_files_max: 3, ..StorageLimits::default() };
+            let ctx = StorageContext::new(limits);
+            let dir = Path::new("/d");
+            fs::create_dir_all(dir).await.expect("made");
+            let segments: Vec<_> = (0..5).map(|base| Segment::fresh(dir, base, 0, &ctx)).collect();
+            for segment in &segments {
+                segment.make_file().await.expect("made");
+                // The first is read all the time.
+                segments[0].open_file().await.expect("open");
+            }
+            let open: Vec<bool> = segments.iter().map(|segment| segment.has_open_file()).collect();
+            assert_eq!(open, [true, false, false, true, true]);
+        });
     }
 }

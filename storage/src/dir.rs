@@ -1,11 +1,16 @@
 //! A data directory, as one core uses it.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use heizer_runtime::cores::{self, CoreId};
+
+use crate::checkpoint::{self, Checkpoints, PartitionKey};
 use crate::context::StorageContext;
-use crate::error::StorageError;
+use crate::error::{LogFailed, StorageError};
+use crate::flush::{FlushCounts, SharedFlush};
 use crate::health::{Health, OnFailure};
 
 /// One data directory (`log.dirs` may name several) as the logs of one core share it. Lives on that core, as long as
@@ -13,13 +18,22 @@ use crate::health::{Health, OnFailure};
 pub struct LogDir {
     path: PathBuf,
     ctx: Rc<StorageContext>,
+    checkpoints: RefCell<Option<Rc<Checkpoints>>>,
+    flush: Rc<SharedFlush>,
     health: Rc<Health>,
 }
 
 impl LogDir {
     /// The directory at `path`, which is there.
     pub fn new(path: &Path, ctx: Rc<StorageContext>) -> Rc<LogDir> {
-        Rc::new(LogDir { path: path.to_owned(), ctx, health: Rc::default() })
+        let flush = SharedFlush::new(path);
+        Rc::new(LogDir {
+            path: path.to_owned(),
+            ctx,
+            checkpoints: RefCell::default(),
+            flush,
+            health: Rc::default(),
+        })
     }
 
     /// Where it is.
@@ -30,6 +44,43 @@ impl LogDir {
     /// What all logs of the core share.
     pub fn context(&self) -> &Rc<StorageContext> {
         &self.ctx
+    }
+
+    /// Reads this core's checkpoint log in here, before any log is opened. Without it, recovery scans more. One that
+    /// cannot be read is an error of the directory, not of its logs.
+    pub async fn open_checkpoints(&self) -> Result<(), StorageError> {
+        let (count, core) = (cores::count(), cores::current());
+        if core == CoreId(0) {
+            checkpoint::remove_other_layouts(&self.path, count).await?;
+        }
+        let directory = checkpoint::directory(&self.path, count, core.0);
+        let checkpoints = Checkpoints::open(&directory, &self.ctx).await?;
+        *self.checkpoints.borrow_mut() = Some(checkpoints);
+        Ok(())
+    }
+
+    /// Closes the checkpoint log, after all logs.
+    pub async fn close_checkpoints(&self) -> Result<(), StorageError> {
+        let checkpoints = self.checkpoints.borrow().clone();
+        match checkpoints {
+            Some(checkpoints) => checkpoints.close().await,
+            None => Ok(()),
+        }
+    }
+
+    /// How recently a partition's log in here was written to, as far as the checkpoints know: the larger the later, 0
+    /// for never. Recovery takes the most recent first.
+    pub fn recency(&self, topic_id: [u8; 16], partition: i32) -> u64 {
+        let key = PartitionKey { topic_id, partition };
+        self.checkpoints().map_or(0, |checkpoints| checkpoints.recency(key))
+    }
+
+    /// The partition's log has left this directory: should it come back, nothing that was noted here holds.
+    pub async fn forget_checkpoint(&self, topic_id: [u8; 16], partition: i32) -> Result<(), LogFailed> {
+        match self.checkpoints() {
+            Some(checkpoints) => checkpoints.forget(PartitionKey { topic_id, partition }).await,
+            None => Ok(()),
+        }
     }
 
     /// Why the directory has failed as a whole, if it has.
@@ -50,5 +101,18 @@ impl LogDir {
     /// Takes note of an error in here: one of the device fails the directory.
     pub fn note(&self, error: &StorageError) {
         self.health.note(&self.path, error);
+    }
+
+    /// How this core's durable writes in here got onto stable storage.
+    pub fn flush_counts(&self) -> FlushCounts {
+        self.flush.counts()
+    }
+
+    pub(crate) fn flush(&self) -> &Rc<SharedFlush> {
+        &self.flush
+    }
+
+    pub(crate) fn checkpoints(&self) -> Option<Rc<Checkpoints>> {
+        self.checkpoints.borrow().clone()
     }
 }

@@ -84,6 +84,18 @@ impl EpochCache {
         true
     }
 
+    /// Epochs and their start offsets, in order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.entries.iter().map(|entry| (entry.epoch, entry.start))
+    }
+
+    /// The epochs from `offset` on; the one that covers it as if it started there.
+    pub(crate) fn since(&self, offset: i64) -> Vec<EpochStart> {
+        let covering = self.epoch_of(offset).map(|epoch| EpochStart { epoch, start: offset });
+        let later = self.entries.iter().copied().filter(|entry| entry.start > offset);
+        covering.into_iter().chain(later).collect()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
     }

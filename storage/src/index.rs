@@ -185,6 +185,21 @@ impl Indexes {
         self.bytes_since_entry += bytes as u64;
     }
 
+    /// Puts `first`, the entries of all batches before, in front.
+    pub(crate) fn prepend(&mut self, first: Indexes) {
+        let rest = std::mem::replace(&mut self.offsets, first.offsets);
+        self.offsets.entries.extend(rest.entries);
+        let rest = std::mem::replace(&mut self.times, first.times);
+        for (timestamp, relative) in rest.entries {
+            self.times.maybe_push(timestamp, relative);
+        }
+    }
+
+    /// Indexes that go on where a part of a segment with this largest timestamp ends.
+    pub(crate) fn resumed(max_timestamp: i64, max_timestamp_relative: u32) -> Self {
+        Self { max_timestamp, max_timestamp_relative, ..Self::default() }
+    }
+
     /// The time index ends with the segment's largest timestamp once nothing more comes.
     pub(crate) fn finish(&mut self) {
         self.times.maybe_push(self.max_timestamp, self.max_timestamp_relative);

@@ -14,20 +14,30 @@
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
 //! | `context.rs`, `dir.rs`, `health.rs` | what logs of a core share: budgets; a data directory; whether it works |
 //! | `census.rs` | which logs are in which data directories |
+//! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
+//! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
+//! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `stream/` | Raft's stream |
+//! | `inspect/` | looking at the files of logs without touching them |
 
 mod batch;
 mod census;
+mod checkpoint;
 mod config;
 mod context;
 mod dir;
 mod epoch;
 mod error;
+#[cfg(test)]
+mod exploring;
+mod flush;
 mod health;
 mod index;
+pub mod inspect;
 mod log;
 mod paths;
 mod producer;
+mod readers;
 mod rope;
 mod segment;
 pub mod stream;
@@ -44,6 +54,7 @@ pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;
 pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
+pub use flush::FlushCounts;
 pub use health::OnFailure;
 pub use log::{
     AppendInfo, AppendOrigin, CopyBudget, Cut, Log, LogSizes, OpenMode, Place, ReadResult, RecoveryReport,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::{Buf, BufMut};
 use heizer_runtime::collections::HashMap;
 use heizer_wire::record_batch::BatchHeader;
 
@@ -75,6 +76,27 @@ impl Producer {
             offset_delta: batch.last_offset_delta,
         });
     }
+}
+
+/// What a snapshot says of one producer id.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ProducerEntry {
+    /// The id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+    /// The sequence of its last record, -1 without one.
+    pub last_sequence: i32,
+    /// The offset of its last record, -1 without one.
+    pub last_offset: i64,
+    /// The distance from the first to the last record of its last batch.
+    pub offset_delta: i32,
+    /// The last time it was heard of, in ms.
+    pub last_seen_ms: i64,
+    /// The epoch of its transaction coordinator, -1 without one.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction starts, if it has one.
+    pub open_transaction: Option<i64>,
 }
 
 /// What a client's batch is to the log.
@@ -156,6 +178,26 @@ impl ProducerState {
         before - self.producers.len()
     }
 
+    /// What a snapshot would say, by producer id.
+    pub(crate) fn entries(&self) -> Vec<ProducerEntry> {
+        let entry = |(&producer_id, producer): (&i64, &Producer)| {
+            let last = producer.batches.back();
+            ProducerEntry {
+                producer_id,
+                epoch: producer.epoch,
+                last_sequence: producer.last_sequence(),
+                last_offset: last.map_or(-1, |batch| batch.last_offset),
+                offset_delta: last.map_or(0, |batch| batch.offset_delta),
+                last_seen_ms: producer.last_seen_ms,
+                coordinator_epoch: producer.coordinator_epoch,
+                open_transaction: producer.open_transaction,
+            }
+        };
+        let mut entries: Vec<_> = self.producers.iter().map(entry).collect();
+        entries.sort_unstable_by_key(|entry| entry.producer_id);
+        entries
+    }
+
     /// A `.snapshot` file: version, CRC32C of what follows, count, entries.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut ids: Vec<_> = self.producers.iter().collect();
@@ -179,6 +221,51 @@ impl ProducerState {
         let crc = crc32c::crc32c(&out[SNAPSHOT_PREFIX_BYTES..]);
         out[2..SNAPSHOT_PREFIX_BYTES].copy_from_slice(&crc.to_be_bytes());
         out
+    }
+
+    /// All that is known, where a `.snapshot` has each producer's last batch alone: a count, then each producer.
+    pub(crate) fn encode_whole(&self, out: &mut Vec<u8>) {
+        out.put_u32(u32::try_from(self.producers.len()).expect("producer ids of one log are far below 2^32"));
+        let mut ids: Vec<_> = self.producers.iter().collect();
+        ids.sort_unstable_by_key(|(id, _)| **id);
+        for (id, producer) in ids {
+            out.put_i64(*id);
+            out.put_i16(producer.epoch);
+            out.put_i64(producer.last_seen_ms);
+            out.put_i32(producer.coordinator_epoch);
+            out.put_i64(producer.open_transaction.unwrap_or(-1));
+            out.put_u8(u8::try_from(producer.batches.len()).expect("BATCHES_MAX"));
+            for batch in &producer.batches {
+                out.put_i32(batch.last_sequence);
+                out.put_i64(batch.last_offset);
+                out.put_i32(batch.offset_delta);
+            }
+        }
+    }
+
+    /// What [`encode_whole`](Self::encode_whole) has put at the front of `rest`.
+    pub(crate) fn decode_whole(rest: &mut &[u8]) -> Option<Self> {
+        let mut state = Self::default();
+        for _ in 0..rest.try_get_u32().ok()? {
+            let id = rest.try_get_i64().ok()?;
+            let mut producer = Producer::new(rest.try_get_i16().ok()?);
+            producer.last_seen_ms = rest.try_get_i64().ok()?;
+            producer.coordinator_epoch = rest.try_get_i32().ok()?;
+            producer.open_transaction = Some(rest.try_get_i64().ok()?).filter(|&start| start >= 0);
+            let batches = usize::from(rest.try_get_u8().ok()?);
+            if batches > BATCHES_MAX {
+                return None;
+            }
+            for _ in 0..batches {
+                producer.batches.push_back(KnownBatch {
+                    last_sequence: rest.try_get_i32().ok()?,
+                    last_offset: rest.try_get_i64().ok()?,
+                    offset_delta: rest.try_get_i32().ok()?,
+                });
+            }
+            state.producers.insert(id, producer);
+        }
+        Some(state)
     }
 
     /// `None` unless the file is whole.

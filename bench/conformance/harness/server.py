@@ -33,12 +33,20 @@ def free_port() -> int:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
+        if can_bind(port):
+            return port
+
+
+def can_bind(port: int) -> bool:
+    """Whether nobody holds the port, not even a process that has ended."""
+    with socket.socket() as probe:
+        # What is left of closed connections does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            return True
+        except OSError:
+            return False
 
 
 class Server:
@@ -109,6 +117,8 @@ class Server:
         assert early is None, f"the broker died before it was killed, exit code {early}:\n{self.log_tail()}"
         process.kill()
         process.wait()
+        # The kernel takes a dead process's io_uring down in its own time, and the listening sockets with it.
+        wait.until("the port is free", lambda: can_bind(self.port), 10, pause_s=0.001)
 
     def restart(self) -> "Server":
         """A clean stop and a start on the same data and port."""

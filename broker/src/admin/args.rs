@@ -38,6 +38,8 @@ pub(super) enum Verb {
     Produce(ProduceArgs),
     /// Write records to standard output, one a line.
     Consume(ConsumeArgs),
+    /// Look at the files of logs, with or without a broker: dump, verify, what recovery would do.
+    Log(LogArgs),
 }
 
 /// Flags go before the configuration file, which goes before the defaults shown here.
@@ -250,6 +252,102 @@ pub(super) struct ConsumeArgs {
     pub(super) bootstrap: Bootstrap,
 }
 
+const LOG_HELP: &str = "\
+Nothing is written or locked, so all of this works while a broker runs (what lies at the very ends of its logs may then
+be in motion), and on data directories of Apache Kafka.
+
+PATH is a data directory (log.dirs), a partition's directory in it, or, for dump, a file:
+  *.log *.index *.timeindex *.txnindex *.snapshot *.stream leader-epoch-checkpoint partition.metadata
+
+Examples:
+  heizer log verify /var/lib/heizer                     everything; exit code 0 clean, 1 damage, 2 not readable
+  heizer log verify /var/lib/heizer --topic orders --partition 3
+  heizer log dump /var/lib/heizer/orders-3 --records --from 1000 --to 1010
+  heizer log dump 00000000000000000000.log --format json | head
+  heizer log recover-dry-run /var/lib/heizer            what a start after a crash would scan, cut and keep
+
+`verify` tells errors, which are damage, and notes, which are worth knowing and do no harm: reserved space, offsets that
+compaction has taken. `recover-dry-run` exits with 1 if anything would be lost or refused.";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = LOG_HELP)]
+pub(super) struct LogArgs {
+    #[command(subcommand)]
+    pub(super) verb: LogVerb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum LogVerb {
+    /// Show what is in files: batches, records, index entries, producers.
+    Dump(DumpArgs),
+    /// Check everything that can be checked, a line for each finding.
+    Verify(Which),
+    /// Say what a start after an unclean stop would scan, where it would cut, and what would be lost.
+    RecoverDryRun(Which),
+}
+
+/// What to look at.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Which {
+    /// A data directory, or a partition's directory.
+    pub(super) path: PathBuf,
+    /// Of a data directory only this topic.
+    #[arg(long, value_name = "NAME")]
+    pub(super) topic: Option<String>,
+    /// Of the topic only this partition.
+    #[arg(long, value_name = "NUMBER", requires = "topic", value_parser = clap::value_parser!(i32).range(0..))]
+    pub(super) partition: Option<i32>,
+}
+
+impl Which {
+    /// Whether a partition is asked for.
+    pub(super) fn wants(&self, topic: &str, partition: i32) -> bool {
+        self.topic.as_ref().is_none_or(|wanted| wanted == topic)
+            && self.partition.is_none_or(|wanted| wanted == partition)
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct DumpArgs {
+    #[command(flatten)]
+    pub(super) which: Which,
+    /// Show each record: offset, timestamp, key, size of the value, headers.
+    #[arg(long)]
+    pub(super) records: bool,
+    /// Show each record with its value.
+    #[arg(long)]
+    pub(super) values: bool,
+    /// Of segments only from this offset on.
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(super) from: Option<i64>,
+    /// Of segments only up to this offset, without it.
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(super) to: Option<i64>,
+    /// Lines of text, or an object of JSON a line.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(super) format: LogFormat,
+    /// How keys are shown.
+    #[arg(long, value_enum, default_value_t = BytesFormat::Text)]
+    pub(super) key_format: BytesFormat,
+    /// How values are shown, those of headers too.
+    #[arg(long, value_enum, default_value_t = BytesFormat::Text)]
+    pub(super) value_format: BytesFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum BytesFormat {
+    /// As UTF-8; what is not is replaced.
+    Text,
+    /// Two hexadecimal digits a byte.
+    Hex,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -308,6 +406,9 @@ mod tests {
             "heizer consume t --offset 5",
             "heizer consume t --group g --partition 0",
             "heizer consume t --partition 0 --offset 5 --from-beginning",
+            "heizer log dump",
+            "heizer log dump d --from -1",
+            "heizer log verify d --partition 0",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

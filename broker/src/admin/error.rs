@@ -12,6 +12,8 @@ pub(super) enum CliError {
     BrokenPipe,
     /// Anything else, as it is shown.
     Message(String),
+    /// What the verb was to look at cannot be looked at. Told apart by the exit code, since looking has a result too.
+    Unusable(String),
 }
 
 impl CliError {
@@ -33,7 +35,7 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CliError::BrokenPipe => f.write_str("standard output was closed"),
-            CliError::Message(text) => f.write_str(text),
+            CliError::Message(text) | CliError::Unusable(text) => f.write_str(text),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | `args.rs` | verbs, flags, and their help |
 //! | `error.rs` | what a verb fails with: one line |
 //! | `topic.rs`, `produce.rs`, `consume.rs` | the verbs that talk to a broker |
+//! | `log.rs`, `log/` | the verbs that look at files |
 //! | `lines.rs`, `format.rs` | records out of lines, lines out of records; no I/O |
 //! | `stdio.rs` | standard input and output, which block, beside the core |
 
@@ -13,6 +14,7 @@ mod consume;
 mod error;
 mod format;
 mod lines;
+mod log;
 mod produce;
 mod stdio;
 mod topic;
@@ -31,17 +33,19 @@ use args::{Bootstrap, Cli, Verb};
 use error::CliError;
 
 /// The program: 0 when the verb has done its work, 1 with one line on standard error when it could not, 2 when the
-/// command line is wrong.
+/// command line is wrong. Verbs that look at files tell with 1 that they have found something, and with 2 that they
+/// could not look.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse_usage(&error),
     };
     match run(cli.verb) {
-        Ok(()) | Err(CliError::BrokenPipe) => ExitCode::SUCCESS,
+        Ok(code) => code,
+        Err(CliError::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("heizer: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(if matches!(error, CliError::Unusable(_)) { 2 } else { 1 })
         }
     }
 }
@@ -61,10 +65,10 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn run(verb: Verb) -> Result<(), CliError> {
+fn run(verb: Verb) -> Result<ExitCode, CliError> {
     let filter = if matches!(verb, Verb::Serve(_)) { "info" } else { "error" };
     logging::init(filter).map_err(CliError::of)?;
-    match verb {
+    let done = match verb {
         Verb::Serve(args) => {
             let config =
                 BrokerConfig::load(args.config.as_deref(), &args.overrides()).map_err(CliError::of)?;
@@ -82,7 +86,9 @@ fn run(verb: Verb) -> Result<(), CliError> {
             let bootstrap = args.bootstrap.clone();
             with_client(&bootstrap, move |client| consume::run(client, args.clone()))
         }
-    }
+        Verb::Log(args) => return log::run(args),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs a verb on one core with a client that has reached a broker.

@@ -6,18 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use heizer_runtime::collections::HashMap;
 use heizer_runtime::cores::{self, CoreId};
+use heizer_runtime::fs::FileRegion;
 use heizer_runtime::{random, time};
 use heizer_server::Reply;
 use heizer_wire::messages::{
     FetchEpochEndOffset, FetchLeaderIdAndEpoch, FetchPartitionData, FetchRequest, FetchResponse,
     FetchableTopicResponse,
 };
-use heizer_wire::{ApiKey, DecodeError, ErrorCode, Message, Reader, Records, encode_response};
+use heizer_wire::{ApiKey, DecodeError, ErrorCode, Message, Reader, Records, encode_response_around};
 use uuid::Uuid;
 
 use super::{Call, error_code};
 use crate::error::PartitionError;
-use crate::fetch_budget::FetchClaim;
+use crate::fetch_budget::{FetchClaim, REGION_BYTES};
 use crate::fetch_session::{FetchItem, Plan, TopicKey};
 use crate::metadata::{MetadataImage, TopicImage};
 use crate::metrics::CoreMetrics;
@@ -43,9 +44,41 @@ struct Target {
 struct Found {
     ends: Ends,
     parts: Vec<Bytes>,
+    /// The batches as a part of a file, instead of `parts`.
+    region: Option<FileRegion>,
     bytes: usize,
     /// The client's log has gone another way: the epoch up to which it agrees, and where that ends (KIP-595).
     diverging: Option<(i32, i64)>,
+}
+
+impl Found {
+    fn nothing(ends: Ends) -> Found {
+        Found { ends, parts: Vec::new(), region: None, bytes: 0, diverging: None }
+    }
+
+    /// Bytes of the budget that it holds until it has left.
+    fn memory(&self) -> usize {
+        if self.region.is_some() { REGION_BYTES } else { self.bytes }
+    }
+}
+
+/// How much a response may still hold.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// Bytes that the client takes.
+    bytes: usize,
+    /// Those of them that may be in our memory.
+    memory: usize,
+    /// Nothing was found yet, so the next batch comes whatever its size (contract F1).
+    empty: bool,
+}
+
+impl Room {
+    fn take(&mut self, found: &Found) {
+        self.bytes = self.bytes.saturating_sub(found.bytes);
+        self.memory = self.memory.saturating_sub(found.memory());
+        self.empty &= found.bytes == 0;
+    }
 }
 
 /// What the answer says of one partition.
@@ -64,20 +97,29 @@ struct Place {
 pub(super) async fn reply(call: Call, correlation_id: i32, mut reader: Reader) -> Result<Reply, DecodeError> {
     let version = call.version;
     let request = FetchRequest::decode(&mut reader, version)?;
-    let (response, claim) = handle(call, request).await;
-    let frame = encode_response(correlation_id, ApiKey::Fetch, version, &response);
-    Ok(match claim {
-        Some(claim) => Reply::send_holding(frame, claim),
-        None => Reply::send(frame),
-    })
+    let Answer { response, regions, claim } = handle(call, request).await;
+    let (frame, places) = encode_response_around(correlation_id, ApiKey::Fetch, version, &response);
+    let files = places.into_iter().map(|(before, at)| (before, regions[at].clone())).collect();
+    Ok(Reply::send_around(frame, files, claim))
 }
 
-/// The response, and the claim on the core's memory that it keeps until it has left.
-async fn handle(call: Call, request: FetchRequest) -> (FetchResponse, Option<FetchClaim>) {
+#[derive(Default)]
+struct Answer {
+    response: FetchResponse,
+    /// What of the records lies in files: their tokens are indexes into this.
+    regions: Vec<FileRegion>,
+    /// The claim on the core's memory that the answer keeps until it has left.
+    claim: Option<FetchClaim>,
+}
+
+async fn handle(call: Call, request: FetchRequest) -> Answer {
     let planned = call.shard.sessions.borrow_mut().plan(&request, call.version, random::u64(), time::now());
     let plan = match planned {
         Ok(plan) => plan,
-        Err(code) => return (FetchResponse { error_code: code.into(), ..FetchResponse::default() }, None),
+        Err(code) => {
+            let response = FetchResponse { error_code: code.into(), ..FetchResponse::default() };
+            return Answer { response, ..Answer::default() };
+        }
     };
     let deadline = time::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let image = call.shard.image();
@@ -95,7 +137,7 @@ async fn handle(call: Call, request: FetchRequest) -> (FetchResponse, Option<Fet
             claim => claim,
         };
         let room = claim.as_ref().map(FetchClaim::bytes);
-        let rows = read_all(&call, &places, room.map(|room| room.min(bytes_max))).await;
+        let rows = read_all(&call, &places, bytes_max, room).await;
         let bytes: usize =
             rows.iter().map(|row| if let Row::Found(found) = row { found.bytes } else { 0 }).sum();
         let urgent = places.is_empty()
@@ -111,11 +153,13 @@ async fn handle(call: Call, request: FetchRequest) -> (FetchResponse, Option<Fet
                 call.shard.metrics.count_error(ApiKey::Fetch);
             }
             let told_of_aborts = request.isolation_level == READ_COMMITTED;
+            let memory =
+                rows.iter().map(|row| if let Row::Found(found) = row { found.memory() } else { 0 }).sum();
             let claim = claim.filter(|_| bytes > 0).map(|mut claim| {
-                claim.settle(bytes);
+                claim.settle(memory);
                 claim
             });
-            return (respond(&call, &image, plan, places, rows, told_of_aborts), claim);
+            return Answer { claim, ..respond(&call, &image, plan, places, rows, told_of_aborts) };
         }
         let watched = watched(&places, &rows);
         drop((rows, claim));
@@ -143,20 +187,21 @@ fn places(call: &Call, image: &MetadataImage, plan: &Plan) -> Vec<Place> {
 /// Reads every place, each owner core in one call, with what is left of `bytes_max` after those before it: the core of
 /// the first place first, so that the turns that sessions and clients take count between cores too. The first batch of
 /// the answer comes whatever its size (contract F1), unless there is no memory for any: None.
-async fn read_all(call: &Call, places: &[Place], bytes_max: Option<usize>) -> Vec<Row> {
+async fn read_all(call: &Call, places: &[Place], bytes_max: usize, memory: Option<usize>) -> Vec<Row> {
     let mut rows: Vec<Option<Row>> = places.iter().map(|_| None).collect();
-    let mut left = bytes_max.unwrap_or(0);
-    let mut empty = bytes_max.is_some();
+    let mut room = match memory {
+        Some(memory) => Room { bytes: bytes_max, memory, empty: true },
+        None => Room { bytes: 0, memory: 0, empty: false },
+    };
     for (owner, targets) in targets(call, places, &mut rows) {
         let (at, targets): (Vec<usize>, Vec<Target>) = targets.into_iter().unzip();
         let count = targets.len();
-        let called = cores::call(owner, move || read_here(targets, left, empty)).await;
+        let called = cores::call(owner, move || read_here(targets, room)).await;
         let answers =
             called.unwrap_or_else(|gone| (0..count).map(|_| Row::Failed(error_code(&gone.into()))).collect());
         for (at, row) in at.into_iter().zip(answers) {
             if let Row::Found(found) = &row {
-                left = left.saturating_sub(found.bytes);
-                empty &= found.bytes == 0;
+                room.take(found);
             }
             rows[at] = Some(row);
         }
@@ -201,20 +246,18 @@ fn target(call: &Call, place: &Place) -> Result<Target, ErrorCode> {
 }
 
 /// On the owner core.
-async fn read_here(targets: Vec<Target>, bytes_max: usize, mut empty: bool) -> Vec<Row> {
+async fn read_here(targets: Vec<Target>, mut room: Room) -> Vec<Row> {
     let shard = here();
-    let mut left = bytes_max;
     let mut rows = Vec::with_capacity(targets.len());
     for target in targets {
         let partition = shard.partition(target.topic_id, target.partition);
         let read = match partition {
-            Ok(partition) => read_one(&partition, &target, target.bytes_max.min(left), empty).await,
+            Ok(partition) => read_one(&partition, &target, room).await,
             Err(error) => Err(error),
         };
         rows.push(match read {
             Ok(found) => {
-                left = left.saturating_sub(found.bytes);
-                empty &= found.bytes == 0;
+                room.take(&found);
                 Row::Found(found)
             }
             Err(error) => {
@@ -231,8 +274,7 @@ async fn read_here(targets: Vec<Target>, bytes_max: usize, mut empty: bool) -> V
 async fn read_one(
     partition: &crate::partition::Partition,
     target: &Target,
-    bytes_max: usize,
-    at_least_one: bool,
+    room: Room,
 ) -> Result<Found, PartitionError> {
     partition.check_epoch(target.current_leader_epoch)?;
     let ends = partition.ends();
@@ -247,7 +289,7 @@ async fn read_one(
         // contract R7: what the client fetched last belongs to another history than ours.
         if end.epoch < target.last_fetched_epoch || end.end_offset < target.offset {
             let diverging = Some((end.epoch, end.end_offset));
-            return Ok(Found { ends, parts: Vec::new(), bytes: 0, diverging });
+            return Ok(Found { diverging, ..Found::nothing(ends) });
         }
     }
     if target.offset < ends.log_start || target.offset > partition.log_end_offset() {
@@ -260,11 +302,20 @@ async fn read_one(
     {
         return Err(failed.into());
     }
-    if target.offset >= ends.high_watermark || (bytes_max == 0 && !at_least_one) {
-        return Ok(Found { ends, parts: Vec::new(), bytes: 0, diverging: None });
+    let bytes_max = target.bytes_max.min(room.bytes);
+    if target.offset >= ends.high_watermark || (bytes_max == 0 && !room.empty) {
+        return Ok(Found::nothing(ends));
     }
-    let read = partition.read(target.offset, bytes_max, at_least_one).await?;
-    Ok(Found { ends, bytes: read.bytes, parts: read.parts, diverging: None })
+    let region = partition.log().find_region(target.offset, bytes_max, ends.high_watermark, room.empty).await;
+    if let Some(region) = region {
+        return Ok(Found { bytes: region.len(), region: Some(region), ..Found::nothing(ends) });
+    }
+    let bytes_max = bytes_max.min(room.memory);
+    if bytes_max == 0 && !room.empty {
+        return Ok(Found::nothing(ends));
+    }
+    let read = partition.read(target.offset, bytes_max, room.empty).await?;
+    Ok(Found { bytes: read.bytes, parts: read.parts, ..Found::nothing(ends) })
 }
 
 fn watched(places: &[Place], rows: &[Row]) -> Vec<Watched> {
@@ -287,7 +338,8 @@ fn respond(
     places: Vec<Place>,
     rows: Vec<Row>,
     told_of_aborts: bool,
-) -> FetchResponse {
+) -> Answer {
+    let mut regions = Vec::new();
     let mut sessions = call.shard.sessions.borrow_mut();
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut by_topic: HashMap<TopicKey, usize> = HashMap::default();
@@ -309,7 +361,7 @@ fn respond(
         if plan.incremental && !news {
             continue;
         }
-        let mut data = partition_data(partition, place.topic.ok().as_deref(), row);
+        let mut data = partition_data(partition, place.topic.ok().as_deref(), row, &mut regions);
         // contract T2: only whoever reads what is committed is told; no transaction is served yet.
         data.aborted_transactions = told_of_aborts.then(Vec::new);
         let at = *by_topic.entry(key).or_insert_with_key(|key| {
@@ -322,15 +374,21 @@ fn respond(
         });
         responses[at].partitions.push(data);
     }
-    FetchResponse {
+    let response = FetchResponse {
         session_id: plan.session_id,
         responses,
         node_endpoints: if moved { endpoints(image) } else { Vec::new() },
         ..FetchResponse::default()
-    }
+    };
+    Answer { response, regions, claim: None }
 }
 
-fn partition_data(partition_index: i32, topic: Option<&TopicImage>, row: Row) -> FetchPartitionData {
+fn partition_data(
+    partition_index: i32,
+    topic: Option<&TopicImage>,
+    row: Row,
+    regions: &mut Vec<FileRegion>,
+) -> FetchPartitionData {
     let blank = FetchPartitionData {
         partition_index,
         high_watermark: -1,
@@ -346,7 +404,14 @@ fn partition_data(partition_index: i32, topic: Option<&TopicImage>, row: Row) ->
                 FetchEpochEndOffset::default,
                 |(epoch, end_offset)| FetchEpochEndOffset { epoch, end_offset },
             ),
-            records: Some(found.parts.into_iter().collect()),
+            records: Some(match found.region {
+                Some(region) => {
+                    let records = Records::elsewhere(regions.len(), region.len());
+                    regions.push(region);
+                    records
+                }
+                None => found.parts.into_iter().collect(),
+            }),
             ..blank
         },
         Row::Failed(code) => {

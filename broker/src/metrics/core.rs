@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use heizer_runtime::net::FileSendCounts;
 use heizer_server::{CloseReason, ServerMetrics};
 use heizer_wire::ApiKey;
 
@@ -101,6 +102,7 @@ impl CoreMetrics {
             connections_refused: [server.refused_total.get(), server.refused_per_ip.get()],
             network_bytes_in: server.bytes_in.get(),
             network_bytes_out: server.bytes_out.get(),
+            file_sends: heizer_runtime::net::file_sends(),
             panics: heizer_runtime::task::panics(),
         }
     }
@@ -149,6 +151,7 @@ pub struct CoreSnapshot {
     pub(super) connections_refused: [u64; 2],
     pub(super) network_bytes_in: u64,
     pub(super) network_bytes_out: u64,
+    pub(super) file_sends: FileSendCounts,
     pub(super) panics: u64,
 }
 
@@ -166,6 +169,11 @@ impl CoreSnapshot {
             (&mut self.connections_opened, other.connections_opened),
             (&mut self.network_bytes_in, other.network_bytes_in),
             (&mut self.network_bytes_out, other.network_bytes_out),
+            (&mut self.file_sends.bytes, other.file_sends.bytes),
+            (&mut self.file_sends.calls, other.file_sends.calls),
+            (&mut self.file_sends.stalls, other.file_sends.stalls),
+            (&mut self.file_sends.waits, other.file_sends.waits),
+            (&mut self.file_sends.missed_bytes, other.file_sends.missed_bytes),
             (&mut self.panics, other.panics),
         ];
         for (sum, amount) in sums {

@@ -94,7 +94,14 @@ impl Exposition {
         let offline = all.partitions_offline as f64;
         out.gauge("heizer_partitions_offline", "Partitions whose log cannot be used", offline)?;
         let offline = all.log_dirs_offline as f64;
-        out.gauge("heizer_log_dirs_offline", "Data directories that have failed", offline)
+        out.gauge("heizer_log_dirs_offline", "Data directories that have failed", offline)?;
+        let sends = &all.file_sends;
+        out.counter("heizer_sendfile_bytes", "Bytes sent out of the page cache by sendfile", sends.bytes)?;
+        out.counter("heizer_sendfile_calls", "Calls of sendfile", sends.calls)?;
+        out.counter("heizer_sendfile_stalls", "Calls of sendfile that held their core up", sends.stalls)?;
+        out.counter("heizer_sendfile_waits", "Waits of one connection for pages", sends.waits)?;
+        let help = "Bytes that were not in the page cache when their turn to be sent came";
+        out.counter("heizer_sendfile_missed_bytes", help, sends.missed_bytes)
     }
 
     fn encode_process(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use heizer_runtime::collections::HashMap;
 use heizer_runtime::cores;
 use heizer_runtime::sync::Event;
-use heizer_storage::{LogDir, OpenMode};
+use heizer_storage::{LogDir, OpenMode, StorageError};
 use uuid::Uuid;
 
 use super::{OFFSETS_TOPIC, Shard, here};
@@ -45,8 +45,9 @@ pub(super) struct Dirs {
 }
 
 impl Shard {
-    /// Makes the data directories known to this core, before any log is opened.
-    pub fn set_dirs(&self, facts: &[DirFacts]) {
+    /// Makes the data directories known to this core, before any log is opened, and reads what the core has noted of
+    /// its logs in each.
+    pub async fn set_dirs(&self, facts: &[DirFacts]) -> Result<(), StorageError> {
         let make = |(at, facts): (usize, &DirFacts)| {
             let log_dir = LogDir::new(&facts.path, self.storage.clone());
             if let Some(reason) = &facts.failure {
@@ -59,6 +60,17 @@ impl Shard {
             Rc::new(ShardDir { log_dir, id, mode, was_known })
         };
         *self.dirs.all.borrow_mut() = facts.iter().enumerate().map(make).collect();
+        for (at, dir) in self.dirs().iter().enumerate() {
+            if dir.log_dir.failure().is_some() {
+                continue;
+            }
+            match dir.log_dir.open_checkpoints().await {
+                Err(error) if at == self.node.metadata_dir => return Err(error),
+                Err(error) => dir.log_dir.fail(&error.to_string()),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Makes known to this core where partitions are.

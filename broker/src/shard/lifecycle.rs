@@ -196,7 +196,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Opens every partition that this core's groups govern.
+    /// Opens every partition that this core's groups govern, those first that were written to last.
     pub async fn open_partitions(self: &Rc<Self>) -> StartReport {
         let image = self.image();
         let mut report = StartReport::default();
@@ -212,6 +212,10 @@ impl Shard {
             }
         }
         let total = wanted.len();
+        wanted.sort_by_cached_key(|(record, index, place)| {
+            let Place::In(at) = place else { return std::cmp::Reverse(0) };
+            std::cmp::Reverse(self.dir(*at).log_dir.recency(*record.id.as_bytes(), *index))
+        });
         let mut wanted = wanted.into_iter();
         let mut opening = FuturesUnordered::new();
         let mut told = time::now();
@@ -456,6 +460,12 @@ impl Shard {
                         .extend(dirs.iter().position(|dir| Rc::ptr_eq(&dir.log_dir, log.home())));
                     tracing::warn!(%error, "a log was not closed in good order");
                 }
+            }
+        }
+        for (at, dir) in dirs.iter().enumerate().filter(|(_, dir)| dir.log_dir.failure().is_none()) {
+            if let Err(error) = dir.log_dir.close_checkpoints().await {
+                report.badly_closed.push(at);
+                tracing::warn!(%error, "the checkpoint log was not closed in good order");
             }
         }
         let raft = self.raft.borrow_mut().take();

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use heizer_client::Connection;
-use heizer_runtime::{task, time};
-use heizer_wire::ErrorCode;
+use heizer_runtime::net::Stream;
+use heizer_runtime::{cores, net, task, time};
 use heizer_wire::messages::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic};
+use heizer_wire::{ErrorCode, encode_request};
 
-use crate::cluster::{Cluster, connect};
+use crate::cluster::{ADDR, Cluster, connect};
 use crate::kafka::{self, assert_code, batch, decoded, fetch, fetch_one, fetch_request};
 
 /// The partitions of the answer's first topic that have records, with how many bytes.
@@ -59,6 +60,90 @@ fn an_answer_keeps_its_limits_but_brings_the_first_batch_whole() {
         }
     });
     cluster.finish();
+}
+
+/// contract F1: whatever way the bytes take, out of memory, read from the disk, or as parts of files.
+#[test]
+fn what_is_long_sealed_is_fetched_whole_from_every_core() {
+    let mut sent_as_files: u64 = 0;
+    for seed in 40..44 {
+        let mut cluster = Cluster::new(seed);
+        cluster.run(async {
+            let connection = connect().await;
+            kafka::create(&connection, "old", 4, &[("segment.bytes", "1048576")]).await;
+            let value = |at: i64| format!("{at:06}").repeat(5_000);
+            for at in 0..80 {
+                for partition in 0..4 {
+                    kafka::produced(&connection, "old", partition, batch(&[&value(at)])).await;
+                }
+            }
+            // Two sweeps of the housekeeping take what is written out of memory.
+            time::sleep(Duration::from_secs(30)).await;
+            // Several connections, so that partitions of other cores are among them.
+            for _ in 0..3 {
+                let connection = connect().await;
+                for partition in 0..4 {
+                    let all = kafka::read_all(&connection, "old", partition).await;
+                    assert_eq!(all.len(), 80);
+                    assert!(
+                        all.iter().zip(0..).all(|((offset, text), at)| *offset == at && *text == value(at))
+                    );
+                }
+                let mut request = fetch_request("old", &[(2, 17), (0, 3), (3, 55), (1, 30)]);
+                request.max_bytes = 700_000;
+                let answer = fetch(&connection, &request).await;
+                let bytes: usize = filled(&answer).iter().map(|(_, bytes)| bytes).sum();
+                assert!(bytes <= 700_000 && bytes > 400_000, "{:?}", filled(&answer));
+                for data in answer.responses.iter().flat_map(|topic| &topic.partitions) {
+                    let texts = decoded(&data.records);
+                    assert!(texts.iter().all(|(offset, text)| *text == value(*offset)));
+                }
+            }
+        });
+        let all_cores = || async { net::file_sends().bytes };
+        let sent = cluster.sim.run(cluster.broker, async move { cores::call_all(all_cores).await });
+        sent_as_files += sent.expect("the cores answer").iter().sum::<u64>();
+        cluster.finish();
+    }
+    assert!(sent_as_files > 10_000_000, "{sent_as_files} bytes");
+}
+
+/// Answers that lie in files take no memory, so clients that leave them unread keep nobody from reading on.
+#[test]
+fn consumers_far_behind_that_do_not_read_leave_the_memory_to_others() {
+    let (mut short, mut whole) = (0, 0);
+    for seed in 50..58 {
+        let mut cluster = Cluster::with(seed, 1, &[("heizer.memory.per.core.bytes", "67108864")]);
+        let bytes = cluster.run(async {
+            let connection = connect().await;
+            kafka::create(&connection, "old", 1, &[("segment.bytes", "1048576")]).await;
+            let value = "v".repeat(50_000);
+            for _ in 0..45 {
+                kafka::produced(&connection, "old", 0, batch(&[&value])).await;
+            }
+            time::sleep(Duration::from_secs(30)).await;
+            let request = fetch_request("old", &[(0, 0)]);
+            let mut unread = Vec::new();
+            for _ in 0..24 {
+                let stream = Stream::connect(ADDR.parse().expect("an address")).await.expect("it listens");
+                let frame = encode_request(1, 12, Some("slow"), &request);
+                stream.write_all(frame).await.expect("it reads");
+                unread.push(stream);
+            }
+            time::sleep(Duration::from_secs(10)).await;
+            let answer = fetch(&connection, &request).await;
+            drop(unread);
+            filled(&answer)[0].1
+        });
+        cluster.finish();
+        // The budget is spent, and everybody gets the little that is always left; or nothing of it is.
+        match bytes {
+            0..=100_000 => short += 1,
+            900_000.. => whole += 1,
+            other => panic!("{other} bytes, seed {seed}"),
+        }
+    }
+    assert!(short > 0 && whole > 0, "systems of both kinds: {short} read, {whole} sent as files");
 }
 
 /// contract F1

@@ -15,6 +15,7 @@ use rand::rngs::SmallRng;
 use slab::Slab;
 
 use crate::cores::CoreId;
+use crate::net::FileSends;
 use crate::sync::{Event, Listen};
 use crate::time::Instant;
 use crate::{ring, sim};
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     /// Calls to other cores that wait for their answer.
     pub(crate) calls: RefCell<Slab<PendingCall>>,
     pub(crate) panics: Cell<u64>,
+    pub(crate) file_sends: FileSends,
     pub(crate) shutdown: Shutdown,
     pub(crate) backend: Backend,
 }
@@ -89,6 +91,7 @@ impl Core {
             rooms: RefCell::default(),
             calls: RefCell::default(),
             panics: Cell::new(0),
+            file_sends: FileSends::default(),
             shutdown: Shutdown::default(),
             backend,
         })

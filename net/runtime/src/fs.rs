@@ -1,13 +1,14 @@
 //! Files and directories, through the core's ring or the simulated disk.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
 
 use crate::buf::AlignedBuf;
 use crate::core::{self, Backend};
-use crate::{ring, sim};
+use crate::{random, ring, sim};
 
 /// How [`File::open`] opens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,61 @@ pub enum WriteSync {
     None,
     /// The data are on stable storage (`RWF_DSYNC`).
     Data,
+}
+
+/// When a direct write without [`WriteSync::Data`] is on stable storage, given that its blocks are *settled*: they were
+/// written before, put on stable storage with the file's length, and have been the file's ever since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceSync {
+    /// When it is complete: the device has no volatile cache, and the file system (ext4, xfs without `reflink`) writes
+    /// settled blocks in place.
+    NoCache,
+    /// When a [`Device::flush`] that began afterwards has ended: one flush serves the writes of many files.
+    SharedFlush,
+    /// When the file itself was synced. Nothing is known of others that would do.
+    PerFile,
+}
+
+/// The device under a directory, as one core uses it.
+#[derive(Debug)]
+pub struct Device(DeviceKind);
+
+#[derive(Debug)]
+enum DeviceKind {
+    Ring(ring::Device),
+    Sim(sim::SimDevice),
+}
+
+impl Device {
+    /// The device of the file system that holds the directory `dir`, and what is in it.
+    ///
+    /// It cannot fail: one of which nothing can be found out is [`DeviceSync::PerFile`].
+    pub async fn open(dir: &Path) -> Device {
+        Device(match &core::current().backend {
+            Backend::Ring(driver) => DeviceKind::Ring(ring::Device::open(driver, dir).await),
+            Backend::Sim(driver) => DeviceKind::Sim(driver.disk().device()),
+        })
+    }
+
+    /// What it takes to bring a write into settled blocks onto stable storage.
+    pub fn sync(&self) -> DeviceSync {
+        match &self.0 {
+            DeviceKind::Ring(device) => device.sync(),
+            DeviceKind::Sim(device) => device.sync(),
+        }
+    }
+
+    /// Puts on stable storage every direct write into settled blocks, of any file of this device, that was complete
+    /// when the flush began. An error leaves open which of them are.
+    ///
+    /// # Errors
+    /// What the device says, and `Unsupported` for one that is [`DeviceSync::PerFile`].
+    pub async fn flush(&self) -> io::Result<()> {
+        match &self.0 {
+            DeviceKind::Ring(device) => device.flush().await,
+            DeviceKind::Sim(device) => device.flush().await,
+        }
+    }
 }
 
 /// One entry of a directory.
@@ -134,6 +190,104 @@ impl File {
     /// Whether the file holds nothing.
     pub async fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len().await? == 0)
+    }
+}
+
+/// A file that nobody writes to any more, opened for reading through the page cache. Clones share it, on any core.
+#[derive(Clone, Debug)]
+pub struct CachedFile(CachedKind);
+
+#[derive(Clone, Debug)]
+pub(crate) enum CachedKind {
+    Ring(ring::CachedFile),
+    /// All of it, as it was when it was opened.
+    Sim(Bytes),
+}
+
+impl CachedFile {
+    /// Opens `path`. `None` where the kernel or the file system cannot tell what is cached: then it is read and sent
+    /// instead. In a simulation that is so half of the time.
+    pub async fn open(path: &Path) -> io::Result<Option<CachedFile>> {
+        match &core::current().backend {
+            Backend::Ring(driver) => {
+                let file = ring::CachedFile::open(driver, path).await?;
+                Ok(file.map(|file| CachedFile(CachedKind::Ring(file))))
+            }
+            Backend::Sim(_) if random::u64() & 1 == 0 => Ok(None),
+            Backend::Sim(_) => {
+                let content = read(path).await?;
+                Ok(Some(CachedFile(CachedKind::Sim(content.into()))))
+            }
+        }
+    }
+
+    /// Reads up to `buf.len()` bytes at `offset`; fewer only at the end of the file.
+    pub async fn read_at(&self, mut buf: AlignedBuf, offset: u64) -> (io::Result<usize>, AlignedBuf) {
+        match (&self.0, &core::current().backend) {
+            (CachedKind::Ring(file), Backend::Ring(driver)) => file.read_at(driver, buf, offset).await,
+            (CachedKind::Sim(content), _) => {
+                let rest = usize::try_from(offset).ok().and_then(|from| content.get(from..)).unwrap_or(&[]);
+                let count = rest.len().min(buf.len());
+                buf[..count].copy_from_slice(&rest[..count]);
+                (Ok(count), buf)
+            }
+            _ => unreachable!("a file of another backend"),
+        }
+    }
+
+    /// Lets go of the pages that lie wholly within `range`, as far as nobody uses them.
+    pub async fn forget(&self, range: Range<u64>) -> io::Result<()> {
+        match (&self.0, &core::current().backend) {
+            (CachedKind::Ring(file), Backend::Ring(driver)) => file.forget(driver, range).await,
+            (CachedKind::Sim(_), _) => Ok(()),
+            _ => unreachable!("a file of another backend"),
+        }
+    }
+
+    /// The bytes of `range`, to be sent: no memory but a reference that keeps the file open.
+    pub fn region(&self, range: Range<u64>) -> FileRegion {
+        assert!(range.start <= range.end, "a region starts before its end");
+        FileRegion { file: self.clone(), range }
+    }
+}
+
+/// Consecutive bytes of a [`CachedFile`], for [`crate::net::Stream::send_file`]. It may go to other cores.
+#[derive(Clone, Debug)]
+pub struct FileRegion {
+    file: CachedFile,
+    range: Range<u64>,
+}
+
+impl FileRegion {
+    /// Bytes in it.
+    pub fn len(&self) -> usize {
+        usize::try_from(self.range.end - self.range.start).expect("regions fit usize")
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Where it lies in its file.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Takes the first `count` bytes off.
+    ///
+    /// # Panics
+    /// When there are not that many.
+    pub fn split_to(&mut self, count: usize) -> FileRegion {
+        assert!(count <= self.len(), "a region of {} bytes has no {count}", self.len());
+        let middle = self.range.start + count as u64;
+        let first = FileRegion { file: self.file.clone(), range: self.range.start..middle };
+        self.range.start = middle;
+        first
+    }
+
+    pub(crate) fn file(&self) -> &CachedKind {
+        &self.file.0
     }
 }
 

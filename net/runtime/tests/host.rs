@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use heizer_runtime::buf::{AlignedBuf, BLOCK_BYTES};
 use heizer_runtime::cores::{self, CoreId};
-use heizer_runtime::fs::{self, File, OpenOptions, WriteSync};
+use heizer_runtime::fs::{self, Device, DeviceSync, File, OpenOptions, WriteSync};
 use heizer_runtime::host::{self, Config};
 use heizer_runtime::net::{Listener, Stream};
 use heizer_runtime::task;
@@ -66,6 +66,28 @@ fn a_large_vectored_write_comes_back_whole_and_in_order() {
         assert!(received == sent.as_slice());
     })
     .expect("the runtime starts");
+}
+
+/// What the device is depends on the machine; on any of them its flush does what its kind says.
+#[test]
+fn a_device_is_flushed_or_known_not_to_take_it() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let (disk, memory) = (directory.path().to_owned(), std::path::PathBuf::from("/dev/shm"));
+    let (of_disk, of_memory, left) = host::block_on(move || {
+        let (disk, memory) = (disk.clone(), memory.clone());
+        async move {
+            let device = Device::open(&disk).await;
+            match device.sync() {
+                DeviceSync::PerFile => drop(device.flush().await.expect_err("nothing to flush")),
+                _ => device.flush().await.expect("flushed"),
+            }
+            let left = fs::read_dir(&disk).await.expect("a list").len();
+            (device.sync(), Device::open(&memory).await.sync(), left)
+        }
+    })
+    .expect("a core");
+    println!("the device of the test directory: {of_disk:?}");
+    assert_eq!((of_memory, left), (DeviceSync::PerFile, 0), "tmpfs has no device; nothing is left behind");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use heizer_runtime::fs::FileRegion;
 use heizer_runtime::net::Stream;
 use heizer_runtime::time::{Sleep, now, sleep, sleep_until};
 use heizer_wire::{Reader, RequestHeader};
@@ -16,7 +17,7 @@ use crate::budget::MemoryBudget;
 use crate::config::Limits;
 use crate::frame::{FrameReader, Next};
 use crate::metrics::{CloseReason, ServerMetrics, add};
-use crate::pipeline::{Admit, Pipeline};
+use crate::pipeline::{Admit, Batch, Pipeline};
 use crate::service::{ConnectionInfo, Lease, Reply, Request, Service};
 use crate::watch::{Order, Watch};
 
@@ -201,11 +202,19 @@ async fn write_replies<F: Future<Output = Reply>>(
     pipeline: &RefCell<Pipeline<F>>,
 ) -> std::io::Result<()> {
     let Connection { stream, info, watch, metrics, .. } = connection;
-    while let Some(parts) = poll_fn(|_| pipeline.borrow_mut().poll_batch()).await {
-        for piece in pieces(parts) {
-            let bytes: usize = piece.iter().map(Bytes::len).sum();
+    while let Some(batch) = poll_fn(|_| pipeline.borrow_mut().poll_batch()).await {
+        let mut rest = pieces(batch).into_iter().peekable();
+        while let Some(piece) = rest.next() {
+            let bytes = piece.len();
             watch.write_begins(now());
-            let written = stream.write_all(piece).await;
+            let written = match piece {
+                // A packet of its own for the few bytes before a file's would be a waste.
+                Piece::Here(parts) if matches!(rest.peek(), Some(Piece::File(_))) => {
+                    stream.write_all_before_more(parts).await
+                }
+                Piece::Here(parts) => stream.write_all(parts).await,
+                Piece::File(region) => stream.send_file(region).await,
+            };
             watch.write_ends(now());
             if let Err(error) = written {
                 tracing::debug!(peer = %info.peer, %error, "connection lost");
@@ -218,14 +227,48 @@ async fn write_replies<F: Future<Output = Reply>>(
     Ok(())
 }
 
-/// Cuts `parts` into writes of bounded size; small ones, nearly all, stay one.
-fn pieces(parts: Vec<Bytes>) -> Vec<Vec<Bytes>> {
+/// What is handed to the socket at once.
+enum Piece {
+    Here(Vec<Bytes>),
+    File(FileRegion),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Here(parts) => parts.iter().map(Bytes::len).sum(),
+            Piece::File(region) => region.len(),
+        }
+    }
+}
+
+/// Cuts a batch into writes of bounded size; small ones, nearly all, stay one.
+fn pieces(batch: Batch) -> Vec<Piece> {
+    let Batch { parts, files } = batch;
+    if files.is_empty() {
+        return pieces_here(parts);
+    }
+    let mut pieces = Vec::new();
+    let mut parts = parts.into_iter();
+    let mut taken = 0;
+    for (at, mut region) in files {
+        pieces.extend(pieces_here(parts.by_ref().take(at - taken).collect()));
+        taken = at;
+        while !region.is_empty() {
+            pieces.push(Piece::File(region.split_to(region.len().min(PIECE_BYTES))));
+        }
+    }
+    pieces.extend(pieces_here(parts.collect()));
+    pieces
+}
+
+fn pieces_here(parts: Vec<Bytes>) -> Vec<Piece> {
     let total: usize = parts.iter().map(Bytes::len).sum();
     if total == 0 {
         return Vec::new();
     }
     if total <= PIECE_BYTES && parts.len() <= PIECE_PARTS {
-        return vec![parts];
+        return vec![Piece::Here(parts)];
     }
     let mut pieces = vec![Vec::new()];
     let mut room = PIECE_BYTES;
@@ -241,22 +284,63 @@ fn pieces(parts: Vec<Bytes>) -> Vec<Vec<Bytes>> {
             pieces.last_mut().expect("never empty").push(taken);
         }
     }
-    pieces
+    pieces.into_iter().map(Piece::Here).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use heizer_runtime::fs::{self, CachedFile};
+    use heizer_runtime::sim::block_on;
+
     use super::*;
+
+    fn here(piece: Piece) -> Vec<Bytes> {
+        match piece {
+            Piece::Here(parts) => parts,
+            Piece::File(region) => panic!("{region:?}"),
+        }
+    }
 
     #[test]
     fn large_responses_are_cut_into_bounded_pieces_that_join_to_the_same_bytes() {
         let parts: Vec<Bytes> = (0..2000usize).map(|at| Bytes::from(vec![at as u8; at * 3])).collect();
         let whole: Vec<u8> = parts.iter().flatten().copied().collect();
-        let cut = pieces(parts);
+        let cut: Vec<_> = pieces(Batch { parts, files: Vec::new() }).into_iter().map(here).collect();
         assert!(cut.len() > 5);
         for piece in &cut {
             assert!(piece.len() <= PIECE_PARTS && piece.iter().map(Bytes::len).sum::<usize>() <= PIECE_BYTES);
         }
         assert_eq!(cut.into_iter().flatten().flatten().collect::<Vec<u8>>(), whole);
+    }
+
+    #[test]
+    fn files_keep_their_places_between_the_parts_and_are_cut_as_well() {
+        block_on(1, async {
+            fs::write_atomic(Path::new("/file"), vec![0; 10]).await.expect("written");
+            let file = loop {
+                if let Some(file) = CachedFile::open(Path::new("/file")).await.expect("opened") {
+                    break file;
+                }
+            };
+            let long = 2 * PIECE_BYTES as u64 + 5;
+            let files = vec![(1, file.region(0..3)), (1, file.region(3..long)), (3, file.region(7..9))];
+            let parts = ["a", "b", "c"].map(Bytes::from).to_vec();
+            let cut: Vec<String> = pieces(Batch { parts, files })
+                .into_iter()
+                .map(|piece| match piece {
+                    Piece::Here(parts) => String::from_utf8(parts.concat()).expect("text"),
+                    Piece::File(region) => format!("{:?}", region.range()),
+                })
+                .collect();
+            let mib = PIECE_BYTES;
+            let file = [
+                format!("3..{}", 3 + mib),
+                format!("{}..{}", 3 + mib, 3 + 2 * mib),
+                format!("{}..{long}", 3 + 2 * mib),
+            ];
+            assert_eq!(cut, ["a", "0..3", &file[0], &file[1], &file[2], "bc", "7..9"]);
+        });
     }
 }

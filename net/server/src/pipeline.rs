@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use heizer_runtime::fs::FileRegion;
 use heizer_runtime::time::Instant;
 
 use crate::config::Limits;
@@ -39,9 +40,33 @@ pub(crate) struct Pipeline<F: Future<Output = Reply>> {
     revision: u64,
 }
 
+/// What is sent at once: bytes, and between them parts of files, each before the part of its index.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) parts: Vec<Bytes>,
+    pub(crate) files: Vec<(usize, FileRegion)>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        let here: usize = self.parts.iter().map(Bytes::len).sum();
+        here + self.files.iter().map(|(_, region)| region.len()).sum::<usize>()
+    }
+
+    fn append(&mut self, other: Batch) {
+        if self.parts.is_empty() && self.files.is_empty() {
+            *self = other;
+            return;
+        }
+        let before = self.parts.len();
+        self.files.extend(other.files.into_iter().map(|(at, region)| (before + at, region)));
+        self.parts.extend(other.parts);
+    }
+}
+
 /// A reply whose turn has come.
 struct Queued {
-    frame: Vec<Bytes>,
+    frame: Batch,
     mute: Duration,
     held: Option<Box<dyn Any>>,
 }
@@ -111,9 +136,11 @@ impl<F: Future<Output = Reply>> Pipeline<F> {
             let bytes = self.sizes.pop_front().expect("one size per future");
             self.bytes_running -= bytes;
             match reply {
-                Reply::Send { frame, mute, held } => self.queue(Queued { frame, mute, held }),
+                Reply::Send { frame: parts, files, mute, held } => {
+                    self.queue(Queued { frame: Batch { parts, files }, mute, held });
+                }
                 Reply::Nothing { mute } if mute.is_zero() => {}
-                Reply::Nothing { mute } => self.queue(Queued { frame: Vec::new(), mute, held: None }),
+                Reply::Nothing { mute } => self.queue(Queued { frame: Batch::default(), mute, held: None }),
                 Reply::Close => self.close(),
             }
         }
@@ -157,28 +184,24 @@ impl<F: Future<Output = Reply>> Pipeline<F> {
         self.no_more_requests && self.in_flight() == 0
     }
 
-    /// The parts of the replies to send next; `None` when there will be no more.
-    pub(crate) fn poll_batch(&mut self) -> Poll<Option<Vec<Bytes>>> {
+    /// The replies to send next; `None` when there will be no more.
+    pub(crate) fn poll_batch(&mut self) -> Poll<Option<Batch>> {
         assert_eq!(self.writing, 0, "one batch is written at a time");
         if self.outbox.is_empty() {
             return if self.is_done() { Poll::Ready(None) } else { Poll::Pending };
         }
-        let mut parts = Vec::new();
+        let mut batch = Batch::default();
         let mut bytes = 0;
         while bytes < BATCH_BYTES
-            && parts.len() < BATCH_PARTS
+            && batch.parts.len() < BATCH_PARTS
             && let Some(Queued { frame, held, .. }) = self.outbox.pop_front()
         {
             self.writing_held.extend(held);
-            bytes += frame.iter().map(Bytes::len).sum::<usize>();
-            if parts.is_empty() {
-                parts = frame;
-            } else {
-                parts.extend(frame);
-            }
+            bytes += frame.len();
+            batch.append(frame);
             self.writing += 1;
         }
-        Poll::Ready(Some(parts))
+        Poll::Ready(Some(batch))
     }
 
     /// The last batch has left: whatever mute its replies carried begins now.
@@ -221,9 +244,10 @@ mod tests {
     /// What would be written now.
     fn batch(pipeline: &mut Pipeline<Boxed>) -> Vec<Bytes> {
         match pipeline.poll_batch() {
-            Poll::Ready(Some(parts)) => {
+            Poll::Ready(Some(batch)) => {
+                assert!(batch.files.is_empty());
                 pipeline.batch_written(Instant::ZERO);
-                parts
+                batch.parts
             }
             _ => Vec::new(),
         }
@@ -302,7 +326,9 @@ mod tests {
         let mut pipeline = Pipeline::new();
         let (sender, future) = pending();
         pipeline.push(future, 1);
-        sender.send(Reply::Send { frame: vec![], mute: Duration::from_millis(50), held: None }).unwrap();
+        sender
+            .send(Reply::Send { frame: vec![], files: vec![], mute: Duration::from_millis(50), held: None })
+            .unwrap();
         poll(&mut pipeline);
         assert_eq!(pipeline.admit(&limits, Instant::ZERO), Admit::Later);
         assert!(pipeline.poll_batch().is_ready());
@@ -327,6 +353,6 @@ mod tests {
         assert!(later.is_canceled());
         assert_eq!(batch(&mut pipeline), ["1"]);
         assert!(pipeline.is_done());
-        assert_eq!(pipeline.poll_batch(), Poll::Ready(None));
+        assert!(matches!(pipeline.poll_batch(), Poll::Ready(None)));
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use heizer_runtime::fs::FileRegion;
 use heizer_wire::RequestHeader;
 
 use crate::budget::Reservation;
@@ -48,6 +49,9 @@ pub enum Reply {
     Send {
         /// The whole frame, size prefix included, as parts that are sent vectored without a copy.
         frame: Vec<Bytes>,
+        /// What of the frame lies in files, in order: each comes before the part of this index, or at the end where
+        /// that is one past the last.
+        files: Vec<(usize, FileRegion)>,
         /// After the response has left, nothing more is read from the connection for this long (KIP-219, contract
         /// P5). Zero for none.
         mute: Duration,
@@ -66,12 +70,18 @@ pub enum Reply {
 impl Reply {
     /// A response without throttling.
     pub fn send(frame: Vec<Bytes>) -> Reply {
-        Reply::Send { frame, mute: Duration::ZERO, held: None }
+        Reply::Send { frame, files: Vec::new(), mute: Duration::ZERO, held: None }
     }
 
     /// A response without throttling that keeps something until it has left.
     pub fn send_holding(frame: Vec<Bytes>, held: impl Any) -> Reply {
-        Reply::Send { frame, mute: Duration::ZERO, held: Some(Box::new(held)) }
+        Reply::send_around(frame, Vec::new(), Some(held))
+    }
+
+    /// As [`Reply::send_holding`], of which some bytes lie in files, see [`Reply::Send`].
+    pub fn send_around(frame: Vec<Bytes>, files: Vec<(usize, FileRegion)>, held: Option<impl Any>) -> Reply {
+        let held = held.map(|held| Box::new(held) as Box<dyn Any>);
+        Reply::Send { frame, files, mute: Duration::ZERO, held }
     }
 
     /// No response and no throttling.

@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use heizer_runtime::fs::{self, CachedFile};
 use heizer_runtime::net::Stream;
 use heizer_runtime::sim::block_on;
 use heizer_runtime::task::spawn;
@@ -24,6 +26,9 @@ const MUTE: i16 = 103;
 const PANIC: i16 = 104;
 /// Answers 8 MiB.
 const LARGE: i16 = 105;
+/// Answers the body, then 3 MiB of a file, then the body once more.
+const FILE: i16 = 106;
+const FILE_BYTES: usize = 3 << 20;
 
 /// A service whose answers the API key and the body choose.
 #[derive(Default)]
@@ -33,6 +38,9 @@ struct Script {
     running: Cell<usize>,
     running_most: Cell<usize>,
     finished: Cell<usize>,
+    file: RefCell<Option<CachedFile>>,
+    /// Counts the answers that have a file in them and have not left.
+    held: Rc<()>,
 }
 
 impl Service for Script {
@@ -59,12 +67,32 @@ impl Service for Script {
                 CLOSE => Reply::Close,
                 MUTE => {
                     let mute = Duration::from_millis(number);
-                    Reply::Send { frame: answer(body), mute, held: None }
+                    Reply::Send { frame: answer(body), files: Vec::new(), mute, held: None }
                 }
                 PANIC => panic!("asked to"),
+                FILE => {
+                    let file = script.file.borrow().clone().expect("there is a file");
+                    let size = (4 + 2 * body.len() + FILE_BYTES) as i32;
+                    let head = [size.to_be_bytes(), header.correlation_id.to_be_bytes()].concat();
+                    let frame = vec![Bytes::from(head), body.clone(), body];
+                    let held = script.held.clone();
+                    Reply::send_around(frame, vec![(2, file.region(1..1 + FILE_BYTES as u64))], Some(held))
+                }
                 LARGE => Reply::send(answer(vec![7; 8 << 20].into())),
                 _ => Reply::send(answer(body)),
             }
+        }
+    }
+}
+
+/// A file whose bytes depend on where they are.
+async fn file() -> CachedFile {
+    let content: Vec<u8> = (0..FILE_BYTES + 10).map(|at| (at ^ (at >> 9)) as u8).collect();
+    fs::write_atomic(Path::new("/file"), content).await.expect("written");
+    // Half of the simulated opens find a system that is not up to it.
+    loop {
+        if let Some(file) = CachedFile::open(Path::new("/file")).await.expect("opened") {
+            return file;
         }
     }
 }
@@ -131,12 +159,17 @@ impl Peer {
 
     /// The correlation id of the next answer, or `None` at the end of the stream.
     async fn answer(&mut self) -> Option<i32> {
+        let answer = self.whole_answer().await?;
+        Some(i32::from_be_bytes(answer[..4].try_into().unwrap()))
+    }
+
+    /// The next answer without its size.
+    async fn whole_answer(&mut self) -> Option<BytesMut> {
         loop {
             if let Some(size) = self.buffer.first_chunk::<4>() {
                 let size = i32::from_be_bytes(*size) as usize;
                 if self.buffer.len() >= 4 + size {
-                    let frame = self.buffer.split_to(4 + size);
-                    return Some(i32::from_be_bytes(frame[4..8].try_into().unwrap()));
+                    return Some(self.buffer.split_to(4 + size).split_off(4));
                 }
             }
             let mut buffer = std::mem::take(&mut self.buffer);
@@ -562,4 +595,79 @@ fn real_sockets_carry_pipelined_and_large_frames_and_drain() {
         fixture.assert_empty().await;
     })
     .expect("a core");
+}
+
+// contract P4
+#[test]
+fn answers_out_of_files_leave_in_request_order_among_the_others() {
+    for seed in 0..10 {
+        block_on(seed, async {
+            let fixture = Fixture::start(Limits::default(), 64 << 20);
+            *fixture.script.file.borrow_mut() = Some(file().await);
+            let mut peer = fixture.connect().await;
+            let kinds = [FILE, ECHO, FILE, FILE, LARGE, ECHO];
+            let delays = [30, 0, 0, 20, 0, 10];
+            let all: Vec<u8> =
+                (0..6).flat_map(|at| frame(kinds[at], at as i32, delays[at], at * 700)).collect();
+            peer.send(all).await;
+            for (at, kind) in kinds.into_iter().enumerate() {
+                let answer = peer.whole_answer().await.expect("an answer");
+                assert_eq!(answer[..4], (at as i32).to_be_bytes());
+                if kind == FILE {
+                    let body = 2 + at * 700;
+                    assert_eq!(answer.len(), 4 + 2 * body + FILE_BYTES);
+                    let inside = &answer[4 + body..4 + body + FILE_BYTES];
+                    assert!(
+                        inside
+                            .iter()
+                            .zip(1..)
+                            .all(|(byte, at): (&u8, usize)| *byte == (at ^ (at >> 9)) as u8)
+                    );
+                    assert_eq!(answer[4..4 + body], answer[4 + body + FILE_BYTES..]);
+                }
+            }
+            fixture.until("the end of all writes", |f| Rc::strong_count(&f.script.held) == 1).await;
+            drop(peer);
+            fixture.assert_empty().await;
+        });
+    }
+}
+
+#[test]
+fn a_peer_that_takes_nothing_of_a_file_is_cut_off_and_what_its_answer_held_is_freed() {
+    block_on(3, async {
+        let limits = Limits { write_stall_max: Duration::from_secs(2), ..Limits::default() };
+        let fixture = Fixture::start(limits, 64 << 20);
+        *fixture.script.file.borrow_mut() = Some(file().await);
+        let peer = fixture.connect().await;
+        peer.send([frame(FILE, 1, 0, 0), frame(FILE, 2, 0, 0)].concat()).await;
+        fixture.until("the answers", |f| Rc::strong_count(&f.script.held) == 3).await;
+        fixture.until("the cut", |f| f.server.metrics().closed(CloseReason::Stalled) == 1).await;
+        fixture.assert_empty().await;
+        assert_eq!(Rc::strong_count(&fixture.script.held), 1);
+        drop(peer);
+    });
+}
+
+#[test]
+fn a_file_that_is_too_short_ends_the_connection_rather_than_the_server() {
+    block_on(4, async {
+        let fixture = Fixture::start(Limits::default(), 64 << 20);
+        let whole = file().await;
+        fs::write_atomic(Path::new("/file"), vec![0; 100]).await.expect("written");
+        let short = loop {
+            if let Some(file) = CachedFile::open(Path::new("/file")).await.expect("opened") {
+                break file;
+            }
+        };
+        *fixture.script.file.borrow_mut() = Some(short);
+        let mut peer = fixture.connect().await;
+        peer.send(frame(FILE, 1, 0, 0)).await;
+        assert_eq!(peer.answer().await, None);
+        *fixture.script.file.borrow_mut() = Some(whole);
+        let mut peer = fixture.connect().await;
+        peer.send(frame(FILE, 2, 0, 0)).await;
+        assert_eq!(peer.answer().await, Some(2));
+        assert_eq!(fixture.server.metrics().closed(CloseReason::Io), 1);
+    });
 }

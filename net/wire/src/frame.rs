@@ -44,13 +44,29 @@ impl RequestHeader {
 /// A response frame, size first, to be sent vectored. `key` and `version` are those of the request (version 0
 /// for the answer to an unsupported ApiVersions, contract P1).
 pub fn encode_response<M: Message>(correlation_id: i32, key: ApiKey, version: i16, body: &M) -> Vec<Bytes> {
+    response_writer(correlation_id, key, version, body).finish_frame()
+}
+
+/// As [`encode_response`], of a message with records elsewhere ([`crate::Records::elsewhere`]), which the frame's size
+/// counts: the parts that are here, and in order the places of those that are not: the index of the part that they
+/// come before (one past the last for the end), and their token.
+pub fn encode_response_around<M: Message>(
+    correlation_id: i32,
+    key: ApiKey,
+    version: i16,
+    body: &M,
+) -> (Vec<Bytes>, Vec<(usize, usize)>) {
+    response_writer(correlation_id, key, version, body).finish_frame_around()
+}
+
+fn response_writer<M: Message>(correlation_id: i32, key: ApiKey, version: i16, body: &M) -> Writer {
     let mut w = Writer::frame();
     w.i32(correlation_id);
     if key.response_header_version(version) >= 1 {
         w.uvarint(0);
     }
     body.encode(&mut w, version);
-    w.finish_frame()
+    w
 }
 
 /// A request frame, size first, to be sent vectored.

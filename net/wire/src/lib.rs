@@ -41,7 +41,8 @@ mod tests;
 
 pub use error_code::ErrorCode;
 pub use frame::{
-    RequestHeader, decode_response, decode_versioned, encode_request, encode_response, encode_versioned,
+    RequestHeader, decode_response, decode_versioned, encode_request, encode_response,
+    encode_response_around, encode_versioned,
 };
 pub use message::{Message, Request};
 pub use messages::{ApiKey, UnknownApiKey};

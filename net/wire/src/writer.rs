@@ -3,6 +3,7 @@ use uuid::Uuid;
 
 use crate::Records;
 use crate::reader::STRING_BYTES_MAX;
+use crate::records::Piece;
 
 /// From this size on, bytes are spliced in as a segment of their own rather than copied.
 const SPLICED_BYTES_MIN: usize = 1024;
@@ -19,8 +20,10 @@ pub struct Writer {
     segments: Vec<Bytes>,
     /// Where fields are written.
     tail: BytesMut,
-    /// Bytes in `head` and `segments`.
+    /// Bytes in `head` and `segments`, and those that are elsewhere.
     sealed_bytes: usize,
+    /// Where bytes belong that are elsewhere: before how many finished segments after the head, and their token.
+    gaps: Vec<(usize, usize)>,
 }
 
 impl Writer {
@@ -47,23 +50,42 @@ impl Writer {
     }
 
     /// The segments in order.
-    pub fn finish(mut self) -> Vec<Bytes> {
+    ///
+    /// # Panics
+    /// When some of the bytes are not here, see [`Records::elsewhere`].
+    pub fn finish(self) -> Vec<Bytes> {
+        let (segments, gaps) = self.finish_around();
+        assert!(gaps.is_empty(), "bytes that are elsewhere need a writer that knows where");
+        segments
+    }
+
+    /// The segments in order, and where bytes belong between them that are elsewhere: the index of the segment that
+    /// they come before, which may be one past the last, and their token; in order.
+    fn finish_around(mut self) -> (Vec<Bytes>, Vec<(usize, usize)>) {
         if !self.tail.is_empty() {
             self.seal_tail();
         }
         let mut all = Vec::with_capacity(1 + self.segments.len());
         all.extend(self.head.filter(|head| !head.is_empty()).map(BytesMut::freeze));
+        self.gaps.iter_mut().for_each(|(before, _)| *before += all.len());
         all.append(&mut self.segments);
-        all
+        (all, self.gaps)
     }
 
     /// The segments of a writer made by [`Writer::frame`], the frame's size filled in.
-    pub fn finish_frame(mut self) -> Vec<Bytes> {
+    pub fn finish_frame(self) -> Vec<Bytes> {
+        let (segments, gaps) = self.finish_frame_around();
+        assert!(gaps.is_empty(), "bytes that are elsewhere need a writer that knows where");
+        segments
+    }
+
+    /// As [`Writer::finish_frame`], of a message that may have bytes elsewhere: see [`crate::encode_response_around`].
+    pub(crate) fn finish_frame_around(mut self) -> (Vec<Bytes>, Vec<(usize, usize)>) {
         let size = self.len().checked_sub(SIZE_BYTES).expect("made by Writer::frame");
         let size = i32::try_from(size).expect("a frame is smaller than 2 GiB");
         let first = self.head.as_mut().unwrap_or(&mut self.tail);
         first[..SIZE_BYTES].copy_from_slice(&size.to_be_bytes());
-        self.finish()
+        self.finish_around()
     }
 
     /// The whole message in one piece: free when nothing was spliced in, a copy otherwise.
@@ -190,8 +212,15 @@ impl Writer {
     /// Length and bytes of all segments.
     pub fn rope(&mut self, flexible: bool, value: &Records) {
         self.array_len(flexible, value.len());
-        for segment in value.segments() {
-            self.splice(segment);
+        for piece in value.pieces() {
+            match piece {
+                Piece::Here(segment) => self.splice(segment),
+                Piece::Elsewhere { token, len } => {
+                    self.seal_tail();
+                    self.sealed_bytes += len;
+                    self.gaps.push((self.segments.len(), *token));
+                }
+            }
         }
     }
 

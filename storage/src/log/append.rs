@@ -251,5 +251,6 @@ impl State {
             max_timestamp: header.max_timestamp,
         };
         self.active().push(&batch, now_ms, self.config.index_interval_bytes);
+        self.growth.appended += (HEADER_BYTES + body.len()) as u64;
     }
 }

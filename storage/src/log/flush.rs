@@ -15,7 +15,6 @@ use heizer_runtime::task;
 use heizer_runtime::time::{self, Instant};
 
 use crate::config::Level;
-use crate::epoch::EpochCache;
 use crate::error::{IoContext, LogFailed, StorageError};
 use crate::log::{Log, Role, State};
 use crate::paths::{self, EPOCHS, METADATA};
@@ -27,7 +26,7 @@ const LAZY_MS: u64 = 1000;
 
 /// What the flush task does next.
 enum Job {
-    /// Make durable what the next data, that of this segment, stands on: the directory, the epoch checkpoint.
+    /// Make durable what the first data, that of this segment, stands on: the directory.
     Ground(Rc<Segment>),
     /// Write what is appended to this segment.
     Write { segment: Rc<Segment>, sync: WriteSync, segment_bytes: u32 },
@@ -101,23 +100,16 @@ impl Log {
 
     async fn carry_out(&self, job: Job) -> Result<(), StorageError> {
         match job {
-            Job::Ground(first) => {
-                self.settle_home(Some(&first)).await?;
-                self.write_epochs().await?;
-            }
+            Job::Ground(first) => self.settle_home(Some(&first)).await?,
             Job::Write { segment, sync, segment_bytes } => {
                 let file = segment.prepare().await?;
-                if self.state.borrow().epochs_dirty {
-                    // A new epoch came while the file was prepared: it goes first.
-                    return Ok(());
-                }
-                let end = segment.flush(&file, sync, segment_bytes).await?;
+                let end = segment.flush(&file, sync, segment_bytes, Some(self.home.flush())).await?;
                 self.state.borrow_mut().wrote(end, sync);
-                self.advance.notify_all();
+                self.advanced();
                 self.home.context().enforce();
             }
             Job::Seal(segment) => {
-                segment.seal().await?;
+                self.seal(&segment).await?;
                 self.synced();
             }
             Job::Create(segment) => {
@@ -133,15 +125,27 @@ impl Log {
                 state.dirty_since = Some(time::now());
                 state.settle();
                 drop(state);
-                self.advance.notify_all();
+                self.advanced();
             }
             Job::Wait(_) => unreachable!("waited for by the caller"),
         }
         Ok(())
     }
 
+    /// An end has moved.
+    fn advanced(&self) {
+        self.note_growth();
+        self.advance.notify_all();
+    }
+
+    /// Seals a segment, its epochs durable before (contract L5): recovery takes them from the checkpoint alone.
+    pub(super) async fn seal(&self, segment: &Rc<Segment>) -> Result<(), StorageError> {
+        self.write_epochs().await?;
+        segment.seal().await
+    }
+
     /// Makes the directory with its metadata, and the file of its first segment, on stable storage, unless that is
-    /// done. The epoch checkpoint joins in.
+    /// done.
     pub(super) async fn settle_home(&self, first: Option<&Rc<Segment>>) -> Result<(), StorageError> {
         if self.state.borrow().home_durable {
             return Ok(());
@@ -154,14 +158,13 @@ impl Log {
                 None => Ok(()),
             }
         };
-        let ((), epochs, ()) = future::try_join3(self.write_metadata(), self.replace_epochs(), file).await?;
+        future::try_join(self.write_metadata(), file).await?;
         let parent = self.dir.parent().unwrap_or(Path::new("."));
         let sync = async |dir| fs::sync_dir(dir).await.at(dir, "sync");
         future::try_join(sync(&self.dir), sync(parent)).await?;
         if let Some(first) = first {
             first.mark_made();
         }
-        self.checkpointed(epochs);
         self.state.borrow_mut().home_durable = true;
         Ok(())
     }
@@ -177,36 +180,21 @@ impl Log {
 
     /// Brings the epoch checkpoint up to date, unless it is.
     pub(super) async fn write_epochs(&self) -> Result<(), StorageError> {
-        let Some(epochs) = self.replace_epochs().await? else { return Ok(()) };
-        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
-        self.checkpointed(Some(epochs));
-        Ok(())
-    }
-
-    /// Writes the epoch checkpoint, unless it is up to date; it is there durably when the directory has been synced.
-    async fn replace_epochs(&self) -> Result<Option<EpochCache>, StorageError> {
         let epochs = {
             let state = self.state.borrow();
-            if !state.epochs_dirty {
-                return Ok(None);
+            if state.epochs == state.checkpointed {
+                return Ok(());
             }
             state.epochs.clone()
         };
         let path = self.dir.join(EPOCHS);
-        fs::replace(&path, epochs.encode()).await.at(&path, "write")?;
-        Ok(Some(epochs))
-    }
-
-    fn checkpointed(&self, epochs: Option<EpochCache>) {
-        if let Some(epochs) = epochs {
-            let mut state = self.state.borrow_mut();
-            state.checkpointed = epochs;
-            state.epochs_changed();
-        }
+        fs::write_atomic(&path, epochs.encode()).await.at(&path, "write")?;
+        self.state.borrow_mut().checkpointed = epochs;
+        Ok(())
     }
 
     /// A segment was synced: where nothing before is unsynced, the durable end follows.
-    fn synced(&self) {
+    pub(super) fn synced(&self) {
         let mut state = self.state.borrow_mut();
         let first_unsynced =
             state.segments.iter().find(|segment| segment.is_unsynced() || segment.unwritten() > 0);
@@ -214,7 +202,7 @@ impl Log {
         state.durable_end = state.durable_end.max(end);
         state.settle();
         drop(state);
-        self.advance.notify_all();
+        self.advanced();
     }
 }
 
@@ -244,13 +232,14 @@ impl State {
 
     /// The next thing to do, oldest first; `None` when all is as the log's level wants it.
     fn next_job(&self) -> Option<Job> {
-        // Contract L5: the epochs are durable no later than the data they describe, and no earlier than need be.
-        let ungrounded = self.epochs_dirty || !self.home_durable;
-        if ungrounded && let Some(first) = self.segments.iter().find(|segment| segment.unwritten() > 0) {
+        if !self.home_durable
+            && let Some(first) = self.segments.iter().find(|segment| segment.unwritten() > 0)
+        {
             return Some(Job::Ground(first.clone()));
         }
         let level = self.config.level();
-        let forced = self.durable_end < self.forced_end || self.exclusive_waiting > 0;
+        let forced =
+            self.durable_end < self.forced_end || self.exclusive_waiting > 0 || self.too_many_unsynced();
         let sync = if level == Level::Durable || forced { WriteSync::Data } else { WriteSync::None };
         let last = self.segments.len() - 1;
         for (at, segment) in self.segments.iter().enumerate() {
@@ -284,6 +273,12 @@ impl State {
         }
         let segments = self.segments.iter().filter(|segment| segment.is_unsynced()).cloned().collect();
         Some(Job::Sync { segments, end: self.written_end })
+    }
+
+    /// `flush.messages`: so many messages are not on stable storage that they must be brought there now.
+    fn too_many_unsynced(&self) -> bool {
+        let messages = self.config.sync_after_messages();
+        messages.is_some_and(|messages| self.log_end() - self.durable_end >= messages)
     }
 
     fn deadline(&self, within_ms: u64) -> Instant {

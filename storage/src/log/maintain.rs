@@ -30,7 +30,11 @@ impl Log {
         for segment in
             segments.iter().filter(|segment| segment.max_timestamp().is_none() && segment.is_sealed())
         {
-            segment.load_indexes().await?;
+            match segment.load_indexes().await {
+                // Its age is unknown then, and counts from now.
+                Err(_) if segment.is_damaged() => {}
+                loaded => loaded?,
+            }
         }
         let doomed = {
             let mut state = self.state.borrow_mut();
@@ -81,6 +85,10 @@ impl Log {
         if new_start <= self.log_start() {
             return Ok(self.log_start());
         }
+        if !self.state.borrow().home_durable {
+            // The directory comes with the first data.
+            self.flush().await?;
+        }
         let path = self.dir.join(LOG_START);
         fs::write_atomic(&path, paths::encode_log_start(new_start)).await.at(&path, "write")?;
         self.state.borrow_mut().advance_start(new_start);
@@ -116,7 +124,7 @@ impl Log {
         };
         // One that nobody has written to since an earlier close has all its files.
         let changed = active.exists() && !active.is_as_sealed_before();
-        let result = if changed { active.seal().await } else { Ok(()) };
+        let result = if changed { self.seal(&active).await } else { Ok(()) };
         self.mark_closed();
         drop(exclusive);
         result
@@ -171,9 +179,7 @@ impl State {
 
     pub(super) fn advance_start(&mut self, start: i64) {
         self.log_start = self.log_start.max(start);
-        if self.epochs.truncate_start(self.log_start) {
-            self.epochs_changed();
-        }
+        self.epochs.truncate_start(self.log_start);
     }
 }
 

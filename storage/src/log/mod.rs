@@ -4,12 +4,15 @@
 //! something to flush. Reads run beside both. Truncation, closing and deleting want the log to themselves and wait
 //! for the flush to end.
 
+pub(crate) mod accept;
 mod append;
+mod checkpoint;
 mod flush;
 mod lookup;
 mod maintain;
 mod open;
 mod read;
+mod region;
 mod relocate;
 #[cfg(test)]
 mod tests;
@@ -30,6 +33,9 @@ use crate::epoch::{EpochCache, EpochEnd};
 use crate::error::{LogFailed, StorageError};
 use crate::producer::ProducerState;
 use crate::segment::Segment;
+use checkpoint::Growth;
+
+pub(crate) use open::SEGMENT_FILE_BYTES_MAX;
 
 pub use append::{AppendInfo, AppendOrigin};
 pub use lookup::TimestampOffset;
@@ -81,10 +87,9 @@ struct State {
     written_end: i64,
     durable_end: i64,
     epochs: EpochCache,
-    /// What the epoch checkpoint on the disk says.
+    /// What the epoch checkpoint on the disk says. It is brought up to date before a segment is sealed; the epochs of
+    /// what is not sealed are in its batches.
     checkpointed: EpochCache,
-    /// The two differ: the checkpoint is written before the next data.
-    epochs_dirty: bool,
     /// The directory and its metadata are on stable storage, as they must be before the first data. Until then
     /// they need not even be there.
     home_durable: bool,
@@ -96,6 +101,7 @@ struct State {
     forced_end: i64,
     /// Since when something is appended but not at its final level.
     dirty_since: Option<Instant>,
+    growth: Growth,
     failed: Option<LogFailed>,
     closed: bool,
 }
@@ -116,13 +122,7 @@ impl State {
 
     /// Notes that `epoch` starts at `start`, if that is news.
     fn assign_epoch(&mut self, epoch: i32, start: i64) {
-        if self.epochs.assign(epoch, start) {
-            self.epochs_changed();
-        }
-    }
-
-    fn epochs_changed(&mut self) {
-        self.epochs_dirty = self.epochs != self.checkpointed;
+        self.epochs.assign(epoch, start);
     }
 
     /// Starts a new active segment at the log end. The flush task seals the old one and creates the new file.
@@ -244,14 +244,11 @@ impl Log {
         state.epochs.end_of(epoch, state.log_end())
     }
 
-    /// Becoming leader: `epoch` starts at the log end. Durable no later than the first batch of it.
+    /// Becoming leader: `epoch` starts at the log end. Its first batch is what makes that durable (contract L5).
     pub fn assign_epoch(&self, epoch: i32) {
-        {
-            let mut state = self.state.borrow_mut();
-            let end = state.log_end();
-            state.assign_epoch(epoch, end);
-        }
-        self.start_flush();
+        let mut state = self.state.borrow_mut();
+        let end = state.log_end();
+        state.assign_epoch(epoch, end);
     }
 
     /// How many producer ids are known.

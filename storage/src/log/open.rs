@@ -2,7 +2,11 @@
 //!
 //! A segment is *sealed* once both its index files are there: they are written last, after the file was cut to its
 //! exact length and synced. Sealed segments are trusted; after an unclean stop everything from the first unsealed
-//! one on (the active one always) is read and checked batch by batch.
+//! one on (the active one always) is read and checked batch by batch, or from the log's checkpoint on, if it lies
+//! within.
+//!
+//! What is behind the last batch that holds is cut off where it may be the torn end of the log. Below the checkpoint,
+//! or with a sealed segment after it, it cannot be: then it is damage, and the segment is quarantined, not cut.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -13,23 +17,24 @@ use std::rc::Rc;
 use heizer_runtime::fs::{self, File, OpenOptions};
 use heizer_runtime::sync::Event;
 use heizer_runtime::time::wall_clock_ms;
-use heizer_wire::record_batch::BatchHeader;
 
-use crate::batch::{HEADER_BYTES, crc_matches, parse_header};
+use crate::batch::{HEADER_BYTES, parse_header};
+use crate::checkpoint::{Checkpoint, PartitionKey};
 use crate::config::LogConfig;
 use crate::context::StorageContext;
 use crate::dir::LogDir;
 use crate::epoch::EpochCache;
 use crate::error::{IoContext, OpenError, StorageError};
 use crate::index::Indexes;
-use crate::log::{Log, Role, State, roll_jitter_ms};
+use crate::log::checkpoint::Growth;
+use crate::log::{Log, Role, State, accept, roll_jitter_ms};
 use crate::paths::{self, EPOCHS, INDEX, LOG, LOG_START, METADATA, SNAPSHOT, TIME_INDEX};
 use crate::producer::ProducerState;
 use crate::segment::{Found, Segment, Step, Walker, read_if_there, read_index_files, remove_if_there};
 use crate::tail::block_floor;
 
 /// Positions in a segment fit the four bytes that the index has for them.
-const SEGMENT_FILE_BYTES_MAX: u64 = u32::MAX as u64;
+pub(crate) const SEGMENT_FILE_BYTES_MAX: u64 = u32::MAX as u64;
 
 /// Whether the broker stopped in good order, by the marker in its data directory.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -82,6 +87,9 @@ impl Log {
         let listing = Listing::read(dir).await?;
         check_owner(dir, topic_id, &listing).await?;
         let mut opened = Opened { home_durable: listing.holds_data(), ..Opened::default() };
+        if let Some((checkpoints, key)) = home.checkpoints().zip(PartitionKey::of(topic_id, name)) {
+            opened.checkpoint = checkpoints.get(key);
+        }
         opened.open(dir, &listing, mode, &config, home.context()).await?;
         let report = RecoveryReport {
             segments: opened.segments.len(),
@@ -93,7 +101,9 @@ impl Log {
         if let Some(Cut { bytes, at_offset, reason }) = &report.cut {
             tracing::warn!(log = %dir.display(), bytes, at_offset, reason, "cut the end off a log after an unclean stop");
         }
-        Ok((Log::assemble(home.clone(), dir, topic_id, config, opened), report))
+        let log = Log::assemble(home.clone(), dir, topic_id, config, opened);
+        log.note_growth();
+        Ok((log, report))
     }
 
     fn assemble(
@@ -112,7 +122,6 @@ impl Log {
             log_start: opened.log_start,
             written_end: log_end,
             durable_end: log_end,
-            epochs_dirty: opened.epochs != opened.checkpointed,
             epochs: opened.epochs,
             checkpointed: opened.checkpointed,
             home_durable: opened.home_durable,
@@ -121,6 +130,10 @@ impl Log {
             exclusive_waiting: 0,
             forced_end: log_end,
             dirty_since: None,
+            growth: Growth::after_open(
+                opened.checkpoint.map_or(0, |checkpoint| checkpoint.next_offset),
+                opened.scanned_bytes,
+            ),
             failed: None,
             closed: false,
         };
@@ -226,6 +239,8 @@ struct Opened {
     producers: ProducerState,
     scanned_bytes: u64,
     cut: Option<Cut>,
+    /// What the log has noted of itself last, as long as it may be of use.
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Opened {
@@ -242,7 +257,8 @@ impl Opened {
         let start = if listing.log_start { read_if_there(&dir.join(LOG_START)).await? } else { None };
         let checkpointed_start = start.and_then(|text| paths::decode_log_start(&text));
         let bases: Vec<(i64, u64)> = listing.logs.iter().map(|(&base, &bytes)| (base, bytes)).collect();
-        let trusted = trusted_segments(&bases, listing, mode, on_disk.is_some());
+        self.check_checkpoint(dir, listing)?;
+        let trusted = accept::trusted_segments(&bases, &listing.indexed, mode, on_disk.is_some());
         self.epochs = on_disk.clone().unwrap_or_default();
         for (at, &(base, bytes)) in bases[..trusted].iter().enumerate() {
             let next_offset = bases.get(at + 1).map_or(base, |&(next, _)| next);
@@ -252,7 +268,10 @@ impl Opened {
         if trusted > 0 && trusted == bases.len() && !self.reopen_last(dir, ctx).await? {
             scan_from -= 1;
         }
-        self.load_producers(dir, listing, bases.get(scan_from).map(|&(base, _)| base)).await?;
+        let scan_base = bases.get(scan_from).map(|&(base, _)| base);
+        if scan_base.is_none() || self.checkpoint.as_ref().map(|noted| noted.segment) != scan_base {
+            self.load_producers(dir, listing, scan_base).await?;
+        }
         self.scan(dir, &bases[scan_from..], listing, config, ctx).await?;
         if self.segments.is_empty() {
             let start = checkpointed_start.unwrap_or(0);
@@ -266,30 +285,32 @@ impl Opened {
             let path = dir.join(LOG_START);
             fs::write_atomic(&path, paths::encode_log_start(log_end)).await.at(&path, "write")?;
         }
-        self.settle_epochs(dir, on_disk.unwrap_or_default(), log_end).await?;
+        // What the file has beyond the log's end describes no data, and goes when it is written next.
+        self.epochs.truncate_end(log_end);
+        self.epochs.truncate_start(self.log_start);
+        self.checkpointed = on_disk.unwrap_or_default();
         self.drop_snapshots(dir, listing, log_end).await
     }
 
-    /// Fits the epochs to the log. What the checkpoint has beyond that describes no data and goes with its next
-    /// rewriting, which comes before the next data; only what it lacks is written now.
-    async fn settle_epochs(
-        &mut self,
-        dir: &Path,
-        on_disk: EpochCache,
-        log_end: i64,
-    ) -> Result<(), StorageError> {
-        let fit = |epochs: &mut EpochCache| {
-            epochs.truncate_end(log_end);
-            epochs.truncate_start(self.log_start);
-        };
-        fit(&mut self.epochs);
-        let mut described = on_disk.clone();
-        fit(&mut described);
-        self.checkpointed = on_disk;
-        if described != self.epochs {
-            let path = dir.join(EPOCHS);
-            fs::write_atomic(&path, self.epochs.encode()).await.at(&path, "write")?;
-            self.checkpointed = self.epochs.clone();
+    /// A checkpoint that the files cannot follow is no use. But if nothing of what it speaks of is there any more, then
+    /// files are lost, and the log must not begin anew as if there had never been any.
+    fn check_checkpoint(&mut self, dir: &Path, listing: &Listing) -> Result<(), StorageError> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        if listing.logs.range(checkpoint.segment..).next().is_none() {
+            let (path, reason) = (paths::numbered(dir, checkpoint.segment, LOG), "missing".to_owned());
+            return Err(StorageError::Corrupt { path, reason });
+        }
+        let there = listing.logs.get(&checkpoint.segment);
+        if there.is_some_and(|&bytes| bytes < u64::from(checkpoint.position)) {
+            tracing::error!(
+                segment = %paths::numbered(dir, checkpoint.segment, LOG).display(),
+                bytes = there,
+                noted = checkpoint.position,
+                "a segment is shorter than it was; records that were acknowledged may be lost"
+            );
+        }
+        if there.is_none_or(|&bytes| bytes < u64::from(checkpoint.position)) {
+            self.checkpoint = None;
         }
         Ok(())
     }
@@ -321,7 +342,9 @@ impl Opened {
         }
         let head = segment.read(block_floor(bytes)..bytes).await?.to_vec();
         let now_ms = wall_clock_ms();
-        let found = Found { bytes, head, next_offset, indexes, first_timestamp, index_files: true, now_ms };
+        let (index_files, unindexed) = (true, 0);
+        let found =
+            Found { bytes, head, next_offset, indexes, first_timestamp, index_files, unindexed, now_ms };
         self.segments.push_back(Segment::found(dir, segment.base(), found, ctx));
         Ok(true)
     }
@@ -351,20 +374,46 @@ impl Opened {
     ) -> Result<(), StorageError> {
         let Some(&(first, _)) = bases.first() else { return Ok(()) };
         self.epochs.truncate_end(first);
+        // Nothing below this is the torn end of the log.
+        let settled =
+            listing.indexed.last().copied().max(self.checkpoint.as_ref().map(|noted| noted.next_offset));
         for (at, &(base, file_bytes)) in bases.iter().enumerate() {
             let mut scan = Scan::open(dir, base, file_bytes).await?;
+            if let Some(noted) = self.checkpoint.as_ref().filter(|noted| noted.segment == base) {
+                for epoch in &noted.epochs {
+                    self.epochs.assign(epoch.epoch, epoch.start);
+                }
+                self.producers = noted.producers.clone();
+                scan.resume(noted);
+            }
             let stop = scan.run(&mut self.epochs, &mut self.producers, config).await?;
-            self.scanned_bytes += scan.bytes;
+            self.scanned_bytes += scan.scanned();
             let index_files = listing.indexed.contains(&base);
             let (bytes, next_offset, file) = (scan.bytes, scan.next_offset, scan.file.clone());
+            let later = &bases[at + 1..];
+            let gap = accept::gap(next_offset, later.first().map(|&(base, _)| base));
+            let stop = stop.or(gap);
+            if let (Some(reason), Some(&(next, _))) = (&stop, later.first())
+                && accept::is_settled(next_offset, settled)
+            {
+                let segment = Segment::sealed(dir, base, file_bytes, next, ctx);
+                drop(segment.quarantine(&format!("at {bytes}: {reason}")));
+                self.segments.push_back(segment);
+                continue;
+            }
+            let untouched = stop.is_none() && later.is_empty() && scan.ends_as_noted();
             let segment = Segment::found(dir, base, scan.found(index_files).await?, ctx);
             segment.keep_open(file);
-            segment.trim().await?;
+            if file_bytes == 0 {
+                // The process may have ended before the directory was synced.
+                segment.make_again();
+            } else if untouched {
+                segment.cut_later();
+            } else {
+                segment.trim().await?;
+            }
             self.segments.push_back(segment.clone());
-            let later = &bases[at + 1..];
-            let gap = later.first().filter(|&&(next, _)| next != next_offset);
-            let gap = gap.map(|(next, _)| format!("the next segment starts at {next}"));
-            if let Some(reason) = stop.or(gap) {
+            if let Some(reason) = stop {
                 for &(base, _) in later.iter().rev() {
                     Segment::sealed(dir, base, 0, base, ctx).remove().await?;
                 }
@@ -374,6 +423,9 @@ impl Opened {
                 return Ok(());
             }
             if !later.is_empty() {
+                // contract L5: what is sealed is trusted, and its epochs are those of the file.
+                let path = dir.join(EPOCHS);
+                fs::write_atomic(&path, self.epochs.encode()).await.at(&path, "write")?;
                 segment.set_snapshot(self.producers.encode());
                 segment.seal().await?;
             }
@@ -395,19 +447,6 @@ impl Opened {
         // One from beyond the log end must not come back once the log has grown again.
         if removed { fs::sync_dir(dir).await.at(dir, "sync") } else { Ok(()) }
     }
-}
-
-/// How many segments from the first on need no scan.
-fn trusted_segments(bases: &[(i64, u64)], listing: &Listing, mode: OpenMode, epochs_known: bool) -> usize {
-    if !epochs_known && bases.iter().any(|&(_, bytes)| bytes > 0) {
-        return 0;
-    }
-    let last = bases.len().saturating_sub(1);
-    let sealed = |at: usize, base: i64, bytes: u64| {
-        let complete = listing.indexed.contains(&base) && (bytes > 0 || at == last);
-        complete && (mode == OpenMode::Clean || at < last)
-    };
-    bases.iter().enumerate().take_while(|&(at, &(base, bytes))| sealed(at, base, bytes)).count()
 }
 
 /// The newest whole snapshot at or below `end`, and where it was taken; an empty one at 0 if there is none.
@@ -460,6 +499,8 @@ struct Scan {
     file: File,
     base: i64,
     file_bytes: u64,
+    /// Where the checkpoint lets it start; 0 without one.
+    from: u32,
     /// Bytes that hold.
     bytes: u64,
     next_offset: i64,
@@ -478,11 +519,31 @@ impl Scan {
             file,
             base,
             file_bytes,
+            from: 0,
             bytes: 0,
             next_offset: base,
             indexes: Indexes::default(),
             first_timestamp: None,
         })
+    }
+
+    /// Starts where the log has noted that everything before holds.
+    fn resume(&mut self, noted: &Checkpoint) {
+        self.from = noted.position;
+        self.bytes = noted.position.into();
+        self.next_offset = noted.next_offset;
+        self.first_timestamp = noted.first_timestamp;
+        self.indexes = Indexes::resumed(noted.max_timestamp, noted.max_timestamp_relative);
+    }
+
+    /// Bytes found to hold, without those that were noted.
+    fn scanned(&self) -> u64 {
+        self.bytes - u64::from(self.from)
+    }
+
+    /// Whether the segment is as it was noted: all of it is on stable storage.
+    fn ends_as_noted(&self) -> bool {
+        self.from > 0 && self.scanned() == 0
     }
 
     /// Gives the reason why it does not go on, unless that is its end.
@@ -493,14 +554,16 @@ impl Scan {
         config: &LogConfig,
     ) -> Result<Option<String>, StorageError> {
         let now_ms = wall_clock_ms();
-        let mut walker = Walker::new(self.file.clone(), &self.path, 0, self.file_bytes);
+        let mut walker = Walker::new(self.file.clone(), &self.path, self.bytes, self.file_bytes);
         loop {
             let (header, position, bytes) = match walker.next().await? {
                 Step::Batch { header, position, bytes } => (header, position, bytes),
                 Step::End => return Ok(None),
                 Step::Bad(reason) => return Ok(Some(reason)),
             };
-            if let Err(reason) = acceptable(&header, &bytes, self.base, self.next_offset, epochs.latest()) {
+            if let Err(reason) =
+                accept::acceptable(&header, &bytes, self.base, self.next_offset, epochs.latest())
+            {
                 return Ok(Some(reason));
             }
             let position = u32::try_from(position).expect("SEGMENT_FILE_BYTES_MAX");
@@ -530,31 +593,8 @@ impl Scan {
             indexes: self.indexes,
             first_timestamp: self.first_timestamp.filter(|&timestamp| timestamp >= 0),
             index_files,
+            unindexed: self.from,
             now_ms: wall_clock_ms(),
         })
     }
-}
-
-/// Whether a batch found after an unclean stop belongs to the log (contract L8): at or above the expected offset,
-/// whole by its CRC, of an epoch that does not fall. Anything else is torn or left over from before.
-fn acceptable(
-    header: &BatchHeader,
-    bytes: &[u8],
-    base: i64,
-    expected: i64,
-    epoch: Option<i32>,
-) -> Result<(), String> {
-    if header.base_offset < expected {
-        return Err(format!("a batch at offset {} where {expected} is expected", header.base_offset));
-    }
-    if header.last_offset() - base > i64::from(i32::MAX) {
-        return Err(format!("offset {} is out of reach of the segment", header.last_offset()));
-    }
-    if epoch.is_some_and(|epoch| header.partition_leader_epoch < epoch) {
-        return Err(format!("leader epoch falls to {}", header.partition_leader_epoch));
-    }
-    if !crc_matches(header, bytes) {
-        return Err("CRC does not match".to_owned());
-    }
-    Ok(())
 }

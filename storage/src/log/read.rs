@@ -107,6 +107,16 @@ impl Log {
     ) -> Result<ReadResult, ReadError> {
         let wanted = Wanted { offset, max_bytes, max_offset, min_one_batch };
         self.state.borrow().check_range(offset)?;
+        let read = self.read_in_range(wanted).await;
+        if read.is_err() {
+            // Where retention has removed the segment meanwhile, a file that is gone is no failure of the disk.
+            self.state.borrow().check_range(offset)?;
+        }
+        read
+    }
+
+    async fn read_in_range(&self, wanted: Wanted) -> Result<ReadResult, ReadError> {
+        let Wanted { offset, max_offset, .. } = wanted;
         let mut skip = 0;
         loop {
             let place = {
@@ -160,7 +170,7 @@ fn corrupt(path: std::path::PathBuf, position: u64, reason: &str) -> StorageErro
 }
 
 /// The cached bytes from a batch start at or before `offset` to the end, if they are cached.
-fn in_memory(segment: &Segment, offset: i64) -> Option<(Rope, u64)> {
+pub(super) fn in_memory(segment: &Segment, offset: i64) -> Option<(Rope, u64)> {
     let tail = segment.tail().borrow();
     let cached_from = tail.cached_from()?;
     let indexed = segment.with_indexes(|indexes| u64::from(indexes.offsets.lookup(segment.relative(offset))));

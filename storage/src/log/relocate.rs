@@ -28,7 +28,7 @@ use heizer_runtime::time::{self, Instant};
 use heizer_runtime::{fs, random, task};
 
 use crate::batch::{crc_matches, split};
-use crate::census::{Note, NoteKind, future_name};
+use crate::census::{Note, NoteKind, future_name, split_log_name};
 use crate::config::{FLUSH_UNSET, Level, LogConfig};
 use crate::dir::LogDir;
 use crate::error::{AppendError, IoContext, LogFailed, ReadError, StorageError};
@@ -216,6 +216,10 @@ impl Relocation {
         Ok(self.source.check_open()?)
     }
 
+    fn partition(&self) -> i32 {
+        split_log_name(&self.name).map_or(-1, |(_, partition)| partition)
+    }
+
     fn arriving(&self) -> Note {
         Note { log: self.name.clone(), kind: NoteKind::Arriving, directory: self.source_id }
     }
@@ -233,6 +237,8 @@ impl Relocation {
             let reason = "a log of this name is there already".to_owned();
             return Err(StorageError::Corrupt { path: taken, reason }.into());
         }
+        // Of an earlier stay.
+        home.forget_checkpoint(self.source.topic_id, self.partition()).await?;
         self.arriving().write(home.path()).await?;
         let config = copy_config(self.source.config());
         let opened = Log::open(home, &self.future_name, self.source.topic_id, config, OpenMode::Unclean);
@@ -337,7 +343,6 @@ impl Relocation {
             let mut copy = future.state.borrow_mut();
             copy.producers = source.producers.clone();
             copy.epochs = source.epochs.clone();
-            copy.epochs_changed();
         }
         future.write_epochs().await?;
         drop(held);
@@ -412,6 +417,7 @@ impl Relocation {
 
     async fn remove_source(&self) -> Result<(), StorageError> {
         let gone: Option<PathBuf> = retire_directory(&self.source.dir).await?;
+        self.source.home.forget_checkpoint(self.source.topic_id, self.partition()).await?;
         self.leaving().remove(self.source.home.path()).await?;
         match gone {
             Some(gone) => fs::remove_dir_all(&gone).await.at(&gone, "remove"),

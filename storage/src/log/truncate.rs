@@ -56,6 +56,7 @@ impl Log {
         offset: i64,
         _exclusive: &Exclusive,
     ) -> Result<(), StorageError> {
+        self.forget_checkpoint().await?;
         let segment = self.state.borrow().segments[at].clone();
         segment.load_indexes().await?;
         let found = self.find_cut(&segment, offset).await?;
@@ -65,12 +66,11 @@ impl Log {
             let mut state = self.state.borrow_mut();
             let later = state.segments.split_off(at + 1);
             state.segments[at] = shorter.clone();
-            state.written_end = end;
-            state.durable_end = end;
-            state.forced_end = end;
+            state.written_end = state.written_end.min(end);
+            state.durable_end = state.durable_end.min(end);
+            state.forced_end = state.forced_end.min(end);
             state.log_start = state.log_start.min(end);
             state.epochs.truncate_end(end);
-            state.epochs_changed();
             later.into()
         };
         // Newest first: a crash on the way leaves a log without a hole.
@@ -82,6 +82,7 @@ impl Log {
         segment.close_file();
         shorter.trim().await?;
         assert_eq!(shorter.bytes(), bytes);
+        self.synced();
         self.write_epochs().await?;
         if self.log_start() == end {
             // The checkpoint may say more, and would bite once the log has grown again.
@@ -118,12 +119,21 @@ impl Log {
         }
         let head = segment.read(block_floor(bytes)..bytes).await?.to_vec();
         let now_ms = wall_clock_ms();
-        Ok(Found { bytes, head, next_offset, indexes, first_timestamp: None, index_files: true, now_ms })
+        Ok(Found {
+            bytes,
+            head,
+            next_offset,
+            indexes,
+            first_timestamp: None,
+            index_files: true,
+            unindexed: 0,
+            now_ms,
+        })
     }
 
     async fn restart_at(&self, offset: i64, _exclusive: &Exclusive) -> Result<(), StorageError> {
+        self.forget_checkpoint().await?;
         self.settle_home(None).await?;
-        remove_if_there(&self.dir.join(LOG_START)).await?;
         let fresh = {
             let config = self.config();
             self.fresh_segment(offset, wall_clock_ms(), &config)
@@ -137,17 +147,19 @@ impl Log {
             state.durable_end = offset;
             state.forced_end = offset;
             state.epochs.clear();
-            state.epochs_changed();
             state.producers.clear();
             old.into()
         };
         for segment in old.iter().rev() {
             segment.remove().await?;
         }
-        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        // After the segments, which need them should a crash leave some, and before the new one, which must not find any.
+        self.drop_snapshots_above(-1).await?;
         fresh.prepare().await?;
         self.write_epochs().await?;
-        self.drop_snapshots_above(-1).await
+        // Last: where a crash leaves some of the old log, what was deleted of it stays deleted.
+        remove_if_there(&self.dir.join(LOG_START)).await?;
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")
     }
 
     async fn reload_producers(&self, end: i64) -> Result<(), StorageError> {

@@ -1,5 +1,6 @@
 //! One segment of a log: its files, its place in memory, its indexes.
 
+mod cached;
 mod walk;
 mod write;
 
@@ -36,11 +37,17 @@ struct FileState {
     exists: bool,
     /// The index files of a segment that grows again must go before its first write.
     stale_indexes: bool,
+    /// Recovery has left the file longer than what holds: it is cut before its first write, so that nothing beyond can
+    /// come back (DESIGN §5).
+    uncut: bool,
     /// Space reserved up to here.
     allocated: u64,
     allocation_step: u64,
     /// Blocks written at least once up to here.
     zeroed: u64,
+    /// Blocks that are the file's on stable storage, by a write and sync of their own or of the whole file, within the
+    /// length that is there, too: see [`heizer_runtime::fs::DeviceSync`]. What is not synced never moves it.
+    settled: Range<u64>,
     zeroing_step: u64,
     zeroing: Option<Range<u64>>,
     /// Small durable writes so far.
@@ -59,6 +66,8 @@ pub(crate) struct Segment {
     tail: Rc<RefCell<Tail>>,
     indexes: RefCell<IndexPlace>,
     file: RefCell<FileState>,
+    /// The same file through the page cache, once it is sealed.
+    cached: RefCell<cached::Cached>,
     zeroing_done: Event,
     /// The offset after the last batch.
     next_offset: Cell<i64>,
@@ -70,6 +79,11 @@ pub(crate) struct Segment {
     /// When retention first saw a segment whose timestamps say nothing of its age.
     judged_ms: Cell<Option<i64>>,
     roll_jitter_ms: Cell<i64>,
+    /// Batches below this position are not in the growing index: recovery has not looked at them.
+    unindexed: Cell<u32>,
+    damaged: Cell<bool>,
+    /// The open file was used since somebody asked last.
+    used: Cell<bool>,
     /// The producer snapshot at its end, from the roll until it is written.
     snapshot: RefCell<Option<Vec<u8>>>,
 }
@@ -104,6 +118,7 @@ impl Segment {
         segment.next_offset.set(found.next_offset);
         segment.max_timestamp.set((max_timestamp >= 0).then_some(max_timestamp));
         segment.first_timestamp.set(found.first_timestamp);
+        segment.unindexed.set(found.unindexed);
         segment.mark_existing(found.bytes);
         segment.file.borrow_mut().stale_indexes = found.index_files;
         segment
@@ -174,6 +189,7 @@ impl Segment {
             tail: Rc::new(RefCell::new(tail)),
             indexes: RefCell::new(indexes),
             file: RefCell::default(),
+            cached: RefCell::default(),
             zeroing_done: Event::new(),
             next_offset: Cell::new(base),
             max_timestamp: Cell::new(None),
@@ -181,6 +197,9 @@ impl Segment {
             created_ms: Cell::new(now_ms),
             judged_ms: Cell::new(None),
             roll_jitter_ms: Cell::new(0),
+            unindexed: Cell::new(0),
+            damaged: Cell::new(false),
+            used: Cell::new(false),
             snapshot: RefCell::new(None),
         })
     }
@@ -223,6 +242,34 @@ impl Segment {
 
     pub(crate) fn max_timestamp(&self) -> Option<i64> {
         self.max_timestamp.get()
+    }
+
+    /// The timestamp of the first batch, where it has one.
+    pub(crate) fn first_timestamp(&self) -> Option<i64> {
+        self.first_timestamp.get()
+    }
+
+    /// The largest timestamp of a growing segment, -1 without any, and the relative offset of the batch that has it.
+    pub(crate) fn largest_timestamp(&self) -> (i64, u32) {
+        match &*self.indexes.borrow() {
+            IndexPlace::Growing(indexes) => (indexes.max_timestamp, indexes.max_timestamp_relative),
+            IndexPlace::Sealed(_) => (self.max_timestamp.get().unwrap_or(-1), 0),
+        }
+    }
+
+    /// Whether a part of the file was found damaged.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.get()
+    }
+
+    /// Takes note that the file is damaged, and gives the error that its readers get. It stays where it is: what can
+    /// be read of it is read, and retention removes it in its time. Said and counted once.
+    pub(crate) fn quarantine(&self, reason: &str) -> StorageError {
+        if !self.damaged.replace(true) {
+            self.ctx.count_damaged_segment();
+            tracing::error!(segment = %self.path.display(), reason, "a segment is damaged; its records from there on cannot be read");
+        }
+        StorageError::Corrupt { path: self.path.clone(), reason: reason.to_owned() }
     }
 
     pub(crate) fn set_roll_jitter(&self, jitter_ms: i64) {
@@ -311,23 +358,31 @@ impl Segment {
     /// Asks the indexes, where they are in memory.
     pub(crate) fn with_indexes<T>(&self, ask: impl FnOnce(&Indexes) -> T) -> Option<T> {
         match &*self.indexes.borrow() {
-            IndexPlace::Growing(indexes) => Some(ask(indexes)),
+            IndexPlace::Growing(indexes) => (self.unindexed.get() == 0).then(|| ask(indexes)),
             IndexPlace::Sealed(cached) => cached.as_ref().map(|(indexes, _)| ask(indexes)),
         }
     }
 
     /// Reads the indexes of a sealed segment into memory if they are not there; rebuilds files that are missing or
-    /// damaged.
+    /// damaged, and what recovery has left out of a growing index.
     pub(crate) async fn load_indexes(self: &Rc<Self>) -> Result<(), StorageError> {
         if self.with_indexes(|_| ()).is_some() {
             return Ok(());
+        }
+        if !self.is_sealed() {
+            return self.complete_indexes().await;
         }
         let indexes = match self.read_index_files().await? {
             Some(indexes) => indexes,
             None => {
                 tracing::warn!(segment = %self.path.display(), "rebuilding missing or damaged indexes");
-                let indexes = self.rebuild_indexes().await?;
-                self.write_indexes(&indexes).await?;
+                let (mut indexes, damage) = self.index_up_to(self.bytes()).await?;
+                indexes.finish();
+                match damage {
+                    None => self.write_indexes(&indexes).await?,
+                    // What can be read of it is found by these; its files would say that it is whole.
+                    Some(reason) => drop(self.quarantine(&reason)),
+                }
                 indexes
             }
         };
@@ -351,10 +406,32 @@ impl Segment {
         read_index_files(&self.dir, self.base, self.bytes()).await
     }
 
-    async fn rebuild_indexes(self: &Rc<Self>) -> Result<Indexes, StorageError> {
-        let mut walker = Walker::new(self.open_file().await?, &self.path, 0, self.bytes());
+    async fn complete_indexes(self: &Rc<Self>) -> Result<(), StorageError> {
+        let (first, damage) = self.index_up_to(self.unindexed.get().into()).await?;
+        if let Some(reason) = damage {
+            drop(self.quarantine(&reason));
+        }
+        // Somebody else may have done the same meanwhile.
+        if self.unindexed.replace(0) > 0
+            && let IndexPlace::Growing(rest) = &mut *self.indexes.borrow_mut()
+        {
+            rest.prepend(first);
+        }
+        Ok(())
+    }
+
+    /// Indexes the batches below `end`, where one ends; and says why it could not come that far, if so.
+    async fn index_up_to(self: &Rc<Self>, end: u64) -> Result<(Indexes, Option<String>), StorageError> {
+        let mut walker = Walker::new(self.open_file().await?, &self.path, 0, end);
         let mut indexes = Indexes::default();
-        while let Step::Batch { header, position, .. } = walker.next().await? {
+        while walker.position() < end {
+            let (header, position) = match walker.next().await? {
+                Step::Batch { header, position, .. } => (header, position),
+                Step::End => return Ok((indexes, Some(format!("zeros at {}", walker.position())))),
+                Step::Bad(reason) => {
+                    return Ok((indexes, Some(format!("at {}: {reason}", walker.position()))));
+                }
+            };
             let position = u32::try_from(position).expect("segment.bytes fits u32");
             let relative = self.relative(header.last_offset());
             indexes.add(
@@ -365,13 +442,13 @@ impl Segment {
                 DEFAULT_INDEX_INTERVAL_BYTES,
             );
         }
-        indexes.finish();
-        Ok(indexes)
+        Ok((indexes, None))
     }
 
     /// The `.log` file, opened if it is not.
     pub(crate) async fn open_file(self: &Rc<Self>) -> Result<File, StorageError> {
         if let Some(file) = self.file.borrow().open.clone() {
+            self.used.set(true);
             return Ok(file);
         }
         let options = OpenOptions { read: true, write: true, direct: true, ..OpenOptions::default() };
@@ -386,9 +463,25 @@ impl Segment {
         file
     }
 
+    /// Whether the open file was used since this was last asked.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.take()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_open_file(&self) -> bool {
+        self.file.borrow().open.is_some()
+    }
+
+    /// Leaves cutting the file to its length to whoever writes to it.
+    pub(crate) fn cut_later(&self) {
+        self.file.borrow_mut().uncut = true;
+    }
+
     /// Lets go of the file; operations under way keep it open until they are done.
     pub(crate) fn close_file(&self) {
         self.file.borrow_mut().open = None;
+        cached::close(&self.cached);
     }
 
     /// Reads the bytes of `range`, all of which are written.
@@ -426,6 +519,8 @@ pub(crate) struct Found {
     pub(crate) indexes: Indexes,
     pub(crate) first_timestamp: Option<i64>,
     pub(crate) index_files: bool,
+    /// The indexes say nothing of what is below this position.
+    pub(crate) unindexed: u32,
     pub(crate) now_ms: i64,
 }
 

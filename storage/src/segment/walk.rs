@@ -11,8 +11,9 @@ use crate::error::StorageError;
 use crate::rope::to_usize;
 use crate::segment::read_range;
 
-/// Bytes read at once.
-const WINDOW_BYTES: u64 = 256 << 10;
+/// Bytes read at once: little at first, for there may be no more, then twice as much each time.
+const WINDOW_BYTES_MIN: u64 = 16 << 10;
+const WINDOW_BYTES_MAX: u64 = 256 << 10;
 
 /// What comes next in the file.
 #[derive(Debug)]
@@ -38,12 +39,21 @@ pub(crate) struct Walker {
     end: u64,
     window: Bytes,
     window_start: u64,
+    window_bytes: u64,
 }
 
 impl Walker {
     /// From `position`, which starts a batch, up to `end`.
     pub(crate) fn new(file: File, path: &Path, position: u64, end: u64) -> Self {
-        Self { file, path: path.to_owned(), position, end, window: Bytes::new(), window_start: position }
+        Self {
+            file,
+            path: path.to_owned(),
+            position,
+            end,
+            window: Bytes::new(),
+            window_start: position,
+            window_bytes: WINDOW_BYTES_MIN,
+        }
     }
 
     /// Where the next step starts.
@@ -80,7 +90,8 @@ impl Walker {
     async fn look(&mut self, count: u64) -> Result<Bytes, StorageError> {
         let window_end = self.window_start + self.window.len() as u64;
         if self.position + count > window_end || self.position < self.window_start {
-            let to = (self.position + count.max(WINDOW_BYTES)).min(self.end);
+            let to = (self.position + count.max(self.window_bytes)).min(self.end);
+            self.window_bytes = (self.window_bytes * 2).min(WINDOW_BYTES_MAX);
             self.window = read_range(&self.file, &self.path, self.position..to).await?;
             self.window_start = self.position;
         }

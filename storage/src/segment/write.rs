@@ -11,16 +11,19 @@ use heizer_runtime::fs::{self, File, OpenOptions, WriteSync};
 use heizer_runtime::task;
 
 use crate::error::{IoContext, StorageError};
+use crate::flush::{Means, SharedFlush, Turn};
 use crate::index::Indexes;
 use crate::paths::{self, INDEX, SNAPSHOT, TIME_INDEX};
 use crate::rope::{Rope, to_usize};
 use crate::segment::{IndexPlace, Segment, remove_if_there};
-use crate::tail::{WritePlan, block_ceil};
+use crate::tail::{WritePlan, block_ceil, block_floor};
 
 /// Space is reserved in steps that start here and double up to the segment's size (DESIGN §4).
 const ALLOCATION_STEP_MIN: u64 = 64 << 10;
-/// Blocks are zeroed ahead in steps that start and end here.
+/// Blocks are zeroed ahead in steps that start and end here, so that an idle partition claims little and a busy one
+/// is rarely held up: each step costs a sync of its own.
 const ZEROING_STEP_MIN: u64 = 64 << 10;
+const ZEROING_STEP_GROWTH: u64 = 4;
 const ZEROING_STEP_MAX: u64 = 1 << 20;
 /// Writes up to this size profit from blocks written before; larger ones cost more to write twice.
 const SMALL_WRITE_MAX: u64 = 64 << 10;
@@ -34,9 +37,9 @@ impl Segment {
     /// Makes sure that the file exists, durably, and may be written: created if it is new, without the index files
     /// of an earlier seal.
     pub(crate) async fn prepare(self: &Rc<Self>) -> Result<File, StorageError> {
-        let (exists, stale_indexes) = {
+        let (exists, stale_indexes, uncut) = {
             let file = self.file.borrow();
-            (file.exists, file.stale_indexes)
+            (file.exists, file.stale_indexes, file.uncut)
         };
         if !exists {
             self.make_file().await?;
@@ -48,6 +51,9 @@ impl Segment {
             remove_if_there(&paths::numbered(&self.dir, self.base, TIME_INDEX)).await?;
             fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
             self.file.borrow_mut().stale_indexes = false;
+        }
+        if uncut {
+            self.cut().await?;
         }
         self.open_file().await
     }
@@ -73,46 +79,105 @@ impl Segment {
         self.file.borrow_mut().exists = true;
     }
 
+    /// The file is there and empty, but perhaps not durably: it is made as if it were not there.
+    pub(crate) fn make_again(&self) {
+        assert_eq!(self.bytes(), 0, "only an empty file is made again");
+        self.file.borrow_mut().exists = false;
+    }
+
     /// Whether the segment is as an earlier process has sealed it, in its files and in memory.
     pub(crate) fn is_as_sealed_before(&self) -> bool {
         self.file.borrow().stale_indexes
     }
 
-    /// Writes what is appended by the time of the first poll and returns the offset after it. One
-    /// call at a time.
+    /// Writes what is appended when its turn comes and returns the offset after it. One call at a time. Durable writes
+    /// may share a flush with others that know of `shared`.
     pub(crate) async fn flush(
         self: &Rc<Self>,
         file: &File,
         sync: WriteSync,
         segment_bytes: u32,
+        shared: Option<&Rc<SharedFlush>>,
     ) -> Result<i64, StorageError> {
+        let turn = match shared {
+            Some(shared) => Some(shared.turn(self.unwritten()).await),
+            None => None,
+        };
         let (plan, next_offset) = (self.tail.borrow().plan(), self.next_offset());
         let (end, bytes) = (plan.end, plan.bytes());
-        self.reserve(file, block_ceil(end), u64::from(segment_bytes)).await?;
-        self.zeroing_out_of(plan.offset..block_ceil(end)).await;
-        if sync == WriteSync::None {
-            self.file.borrow_mut().unsynced = true;
+        let blocks = plan.offset..block_ceil(end);
+        self.reserve(file, blocks.end, u64::from(segment_bytes)).await?;
+        self.zeroing_out_of(blocks.clone()).await;
+        match sync {
+            WriteSync::None => {
+                self.file.borrow_mut().unsynced = true;
+                write_blocks(file, &self.path, plan, sync).await?;
+            }
+            WriteSync::Data => self.write_durably(file, plan, turn, shared).await?,
         }
-        write_blocks(file, &self.path, plan, sync).await?;
         self.tail.borrow_mut().mark_written(end);
         let small = {
             let mut state = self.file.borrow_mut();
-            state.zeroed = state.zeroed.max(block_ceil(end));
+            state.zeroed = state.zeroed.max(blocks.end);
             let small = bytes <= SMALL_WRITE_MAX && sync == WriteSync::Data;
             state.small_writes = if small { state.small_writes + 1 } else { 0 };
             state.small_writes >= SMALL_WRITES_BEFORE_ZEROING
         };
         if small {
-            self.zero_ahead(file, u64::from(segment_bytes)).await?;
+            self.zero_ahead(file, u64::from(segment_bytes), shared).await?;
         }
         Ok(next_offset)
+    }
+
+    /// Carries out `plan` so that it is on stable storage. The turn ends with the write.
+    async fn write_durably(
+        &self,
+        file: &File,
+        plan: WritePlan,
+        turn: Option<Turn>,
+        shared: Option<&Rc<SharedFlush>>,
+    ) -> Result<(), StorageError> {
+        let blocks = plan.offset..block_ceil(plan.end);
+        let Some(shared) = shared else {
+            write_blocks(file, &self.path, plan, WriteSync::Data).await?;
+            self.settle(blocks);
+            return Ok(());
+        };
+        let settled = {
+            let settled = &self.file.borrow().settled;
+            file.is_direct() && settled.start <= blocks.start && blocks.end <= settled.end
+        };
+        let (means, write) = shared.begin(settled, pieces(plan.bytes())).await;
+        let sync = if means == Means::File { WriteSync::Data } else { WriteSync::None };
+        write_blocks(file, &self.path, plan, sync).await?;
+        drop(turn);
+        match means {
+            Means::File => self.settle(blocks),
+            Means::Shared => shared.join(write).await.at(&self.path, "flush the device of")?,
+            Means::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Takes note that `blocks` were written and synced. What lies before them and is apart from them is forgotten: nothing
+    /// is written there any more.
+    fn settle(&self, blocks: Range<u64>) {
+        let settled = &mut self.file.borrow_mut().settled;
+        let touches = blocks.start <= settled.end && settled.start <= blocks.end;
+        *settled = match touches {
+            true => settled.start.min(blocks.start)..settled.end.max(blocks.end),
+            false => blocks,
+        };
     }
 
     /// Puts on stable storage what was written without that.
     pub(crate) async fn sync(self: &Rc<Self>) -> Result<(), StorageError> {
         let file = self.open_file().await?;
         self.file.borrow_mut().unsynced = false;
-        file.sync_data().await.at(&self.path, "sync")
+        let written = block_floor(self.tail.borrow().written());
+        file.sync_data().await.at(&self.path, "sync")?;
+        self.settle(0..written);
+        Ok(())
     }
 
     /// Reserves space up to `end` and a step beyond, within the segment's size.
@@ -139,8 +204,13 @@ impl Segment {
 
     /// Starts writing zeros ahead of the end, if too little is left of those from before: a durable write into a
     /// block written once needs no journal.
-    async fn zero_ahead(self: &Rc<Self>, file: &File, segment_bytes: u64) -> Result<(), StorageError> {
-        let range = {
+    async fn zero_ahead(
+        self: &Rc<Self>,
+        file: &File,
+        segment_bytes: u64,
+        shared: Option<&Rc<SharedFlush>>,
+    ) -> Result<(), StorageError> {
+        let (range, leave) = {
             let mut state = self.file.borrow_mut();
             let written = block_ceil(self.tail.borrow().written());
             let step = state.zeroing_step.clamp(ZEROING_STEP_MIN, ZEROING_STEP_MAX);
@@ -149,8 +219,13 @@ impl Segment {
             if state.zeroing.is_some() || from - written > step / 2 || from >= to {
                 return Ok(());
             }
-            state.zeroing_step = step * 2;
-            from..to
+            let leave = shared.map(|shared| shared.may_zero());
+            if matches!(leave, Some(None)) {
+                // Others are at it: the next write asks again.
+                return Ok(());
+            }
+            state.zeroing_step = step * ZEROING_STEP_GROWTH;
+            (from..to, leave)
         };
         self.reserve(file, range.end, segment_bytes).await?;
         self.file.borrow_mut().zeroing = Some(range.clone());
@@ -158,16 +233,18 @@ impl Segment {
         drop(task::spawn(async move {
             let zeros = segment.ctx.zeros(to_usize(range.end - range.start));
             let result = file.write_at(zeros, range.start, WriteSync::Data).await;
-            let mut state = segment.file.borrow_mut();
-            state.zeroing = None;
+            drop(leave);
+            segment.file.borrow_mut().zeroing = None;
             match result {
-                Ok(()) => state.zeroed = state.zeroed.max(range.end),
+                Ok(()) => {
+                    segment.file.borrow_mut().zeroed = range.end;
+                    segment.settle(range);
+                }
                 // Not fatal: the data's own write to these blocks will tell.
                 Err(error) => {
                     tracing::debug!(segment = %segment.path.display(), %error, "zeroing ahead failed")
                 }
             }
-            drop(state);
             segment.zeroing_done.notify_all();
         }));
         Ok(())
@@ -194,15 +271,24 @@ impl Segment {
 
     /// Cuts the file to its exact length, everything in it on stable storage.
     pub(crate) async fn trim(self: &Rc<Self>) -> Result<(), StorageError> {
-        let file = self.prepare().await?;
+        self.prepare().await?;
         self.zeroing_ended().await;
-        let end = self.bytes();
+        self.cut().await
+    }
+
+    async fn cut(self: &Rc<Self>) -> Result<(), StorageError> {
+        let file = self.open_file().await?;
+        // What was appended meanwhile is not written yet.
+        let end = self.tail.borrow().written();
         file.set_len(end).await.at(&self.path, "truncate")?;
         file.sync_all().await.at(&self.path, "sync")?;
         let mut state = self.file.borrow_mut();
         state.unsynced = false;
+        state.uncut = false;
         state.allocated = end;
         state.zeroed = block_ceil(end);
+        // The last block, if it is a part of one, ends beyond the file's length.
+        state.settled = 0..block_floor(end);
         state.allocation_step = 0;
         Ok(())
     }
@@ -212,6 +298,9 @@ impl Segment {
     pub(crate) async fn seal(self: &Rc<Self>) -> Result<(), StorageError> {
         assert_eq!(self.unwritten(), 0, "sealing a segment with unwritten bytes");
         self.trim().await?;
+        if !self.is_sealed() {
+            self.load_indexes().await?;
+        }
         let snapshot = self.snapshot.borrow_mut().take();
         let mut indexes = match &*self.indexes.borrow() {
             IndexPlace::Growing(indexes) => indexes.clone(),
@@ -257,11 +346,11 @@ pub(crate) async fn write_blocks(
     let total = plan.bytes();
     let mut parts: Vec<Bytes> = plan.blocks;
     parts.extend(plan.last);
-    if total < 2 * PIECE_BYTES_MIN {
+    if pieces(total) == 1 {
         return file.write_at(parts, plan.offset, sync).await.at(path, "write");
     }
     let rope = Rope::new(plan.offset, parts);
-    let piece = block_ceil(total.div_ceil(PIECES_MAX)).max(PIECE_BYTES_MIN);
+    let piece = piece_bytes(total);
     let pieces = (0..total.div_ceil(piece)).map(|at| {
         let from = plan.offset + at * piece;
         let to = (from + piece).min(rope.end());
@@ -269,4 +358,16 @@ pub(crate) async fn write_blocks(
     });
     let results = future::join_all(pieces).await;
     results.into_iter().collect::<std::io::Result<()>>().at(path, "write")
+}
+
+fn piece_bytes(total: u64) -> u64 {
+    if total < 2 * PIECE_BYTES_MIN {
+        return total;
+    }
+    block_ceil(total.div_ceil(PIECES_MAX)).max(PIECE_BYTES_MIN)
+}
+
+/// In how many pieces so many bytes are written.
+fn pieces(total: u64) -> u64 {
+    total.div_ceil(piece_bytes(total))
 }

@@ -4,11 +4,11 @@
 use bytes::Bytes;
 
 /// Bytes in front of a payload.
-pub(super) const PREFIX_BYTES: usize = 8;
+pub(crate) const PREFIX_BYTES: usize = 8;
 
 /// What lies at the front of some bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(crate) enum Frame {
     /// An entry with this payload.
     Entry(Bytes),
     /// Nothing more.
@@ -33,7 +33,7 @@ fn crc(position: u64, length: u32, parts: &[&[u8]]) -> u32 {
 }
 
 /// The entry at the front of `bytes`, which lie at `position` of the stream.
-pub(super) fn parse(position: u64, bytes: &Bytes) -> Frame {
+pub(crate) fn parse(position: u64, bytes: &Bytes) -> Frame {
     let Some(&[a, b, c, d, e, f, g, h]) = bytes.first_chunk::<PREFIX_BYTES>() else {
         return if bytes.iter().all(|&byte| byte == 0) { Frame::End } else { Frame::Bad("a cut prefix") };
     };

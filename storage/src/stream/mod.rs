@@ -3,7 +3,7 @@
 //! Appending is synchronous and in memory; a flush task, which exists only while there is something to do, writes in
 //! groups with `RWF_DSYNC`. Whole old files go when their entries are no longer needed.
 
-mod frame;
+pub(crate) mod frame;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +27,8 @@ use crate::tail::block_floor;
 use frame::{Frame, PREFIX_BYTES};
 
 /// Suffix of the files' names, which are the positions they start at.
-const STREAM: &str = "stream";
-/// A file that has reached this size is followed by a new one.
+pub(crate) const STREAM: &str = "stream";
+/// A file of Raft's stream that has reached this size is followed by a new one.
 const SEGMENT_BYTES: u32 = 16 << 20;
 /// The largest entry.
 pub const ENTRY_BYTES_MAX: usize = 64 << 20;
@@ -72,6 +72,8 @@ impl State {
 pub struct Stream {
     me: Weak<Stream>,
     dir: PathBuf,
+    /// A file that has reached this size is followed by a new one.
+    file_bytes: u32,
     ctx: Rc<StorageContext>,
     state: RefCell<State>,
     durable: Event,
@@ -88,6 +90,16 @@ impl Stream {
     /// Opens the stream in `dir` (makes it, if it is missing) and replays what it holds. An entry that is torn ends
     /// it: what follows is cut off, durably.
     pub async fn open(dir: &Path, ctx: &Rc<StorageContext>) -> Result<(Rc<Stream>, Vec<Entry>), OpenError> {
+        Stream::open_with_file_bytes(dir, SEGMENT_BYTES, ctx).await
+    }
+
+    /// Like [`open`](Self::open), with files of another size, at most the usual one.
+    pub(crate) async fn open_with_file_bytes(
+        dir: &Path,
+        file_bytes: u32,
+        ctx: &Rc<StorageContext>,
+    ) -> Result<(Rc<Stream>, Vec<Entry>), OpenError> {
+        assert!(file_bytes <= SEGMENT_BYTES);
         fs::create_dir_all(dir).await.at(dir, "create")?;
         let parent = dir.parent().unwrap_or(Path::new("."));
         fs::sync_dir(parent).await.at(parent, "sync")?;
@@ -108,6 +120,7 @@ impl Stream {
         let stream = Rc::new_cyclic(|me| Stream {
             me: me.clone(),
             dir: dir.to_owned(),
+            file_bytes,
             ctx: ctx.clone(),
             state: RefCell::new(state),
             durable: Event::new(),
@@ -136,7 +149,7 @@ impl Stream {
                 return Err(LogFailed { reason: "the stream is closed".into() });
             }
             let start = state.end();
-            if state.active().bytes() >= u64::from(SEGMENT_BYTES) {
+            if state.active().bytes() >= u64::from(self.file_bytes) {
                 let segment = Segment::stream(&self.dir, STREAM, offset(start), &self.ctx);
                 state.segments.push_back(segment);
             }
@@ -259,7 +272,7 @@ impl Stream {
             match job {
                 Job::Write(segment) => {
                     let file = segment.prepare().await?;
-                    let end = segment.flush(&file, WriteSync::Data, SEGMENT_BYTES).await?;
+                    let end = segment.flush(&file, WriteSync::Data, self.file_bytes, None).await?;
                     segment.tail().borrow_mut().evict_written();
                     self.state.borrow_mut().durable = position(end);
                     self.durable.notify_all();

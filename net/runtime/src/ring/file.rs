@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -54,8 +54,18 @@ impl File {
         Ok(File { shared: Rc::new(Shared { driver, fd, direct }) })
     }
 
+    /// A file in `dir` that has no name and goes with its last clone.
+    pub(super) async fn unnamed(driver: Driver, dir: &Path) -> io::Result<File> {
+        let fd = open(&driver, dir, libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC).await?;
+        Ok(File { shared: Rc::new(Shared { driver, fd, direct: false }) })
+    }
+
     pub(crate) fn is_direct(&self) -> bool {
         self.shared.direct
+    }
+
+    pub(super) fn raw_fd(&self) -> RawFd {
+        self.shared.fd.as_raw_fd()
     }
 
     fn fd(&self) -> types::Fd {
@@ -201,7 +211,7 @@ fn open_flags(options: OpenOptions) -> libc::c_int {
     flags
 }
 
-async fn open(driver: &Driver, path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
+pub(super) async fn open(driver: &Driver, path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
     const MODE: libc::mode_t = 0o640;
     let op = Op::submit(&driver.inner, c_path(path)?, |path| {
         opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).flags(flags).mode(MODE).build()

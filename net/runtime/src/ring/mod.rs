@@ -3,14 +3,19 @@
 //! glommio schedules tasks and parks the thread; everything that makes a task ready comes through our ring: files,
 //! sockets, timers and doorbells from other cores. The [`flusher`] enters the ring once a scheduler pass.
 
+mod cached;
+mod device;
 mod driver;
 mod file;
 mod flusher;
 mod mailbox;
 mod op;
 pub(crate) mod path;
+mod sendfile;
 mod socket;
 
+pub(crate) use cached::CachedFile;
+pub(crate) use device::Device;
 pub(crate) use driver::{Clock, Driver};
 pub(crate) use file::File;
 pub(crate) use flusher::flush_until_closed;

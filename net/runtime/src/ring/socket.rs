@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
@@ -139,8 +139,16 @@ impl Stream {
         Stream::new(driver, socket, addr)
     }
 
-    fn fd(&self) -> types::Fd {
-        types::Fd(self.shared.socket.as_raw_fd())
+    pub(super) fn fd(&self) -> types::Fd {
+        types::Fd(self.raw_fd())
+    }
+
+    pub(super) fn raw_fd(&self) -> RawFd {
+        self.shared.socket.as_raw_fd()
+    }
+
+    pub(super) fn driver(&self) -> &Driver {
+        &self.shared.driver
     }
 
     pub(crate) async fn read(&self, buf: BytesMut) -> (io::Result<usize>, BytesMut) {
@@ -163,13 +171,14 @@ impl Stream {
         (Ok(read), buf)
     }
 
-    pub(crate) async fn write_all(&self, parts: Vec<Bytes>) -> io::Result<()> {
+    pub(crate) async fn write_all(&self, parts: Vec<Bytes>, more: bool) -> io::Result<()> {
         let fd = self.fd();
+        let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
         let mut rest = Outgoing { parts: Parts::new(parts), header: empty_header() };
         while !rest.parts.is_empty() {
             let op = Op::submit(&self.shared.driver.inner, (rest, self.clone()), |(rest, _)| {
                 let header = rest.header();
-                opcode::SendMsg::new(fd, header).flags(libc::MSG_NOSIGNAL as u32).build()
+                opcode::SendMsg::new(fd, header).flags(flags as u32).build()
             })
             .cancelled_on_drop();
             let (result, (returned, _)) = op.await;

@@ -7,15 +7,19 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use super::inode::Inode;
+use super::lies::DiskLie;
 use super::rng::Seeded;
 use crate::buf::BLOCK_BYTES;
-use crate::fs::DirEntry;
+use crate::fs::{DeviceSync, DirEntry};
 
 type InodeId = u64;
 
 const ROOT: InodeId = 0;
 
 /// What can go wrong with a disk and how fast it is. The default is a healthy one of 1 TiB.
+///
+/// Errors and short transfers are honest: whoever heeds what is reported comes to no harm. Lost, misdirected and corrupt
+/// ones are lies, of which nothing is reported; [`Sim::disk_lies`](super::Sim::disk_lies) has them.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskFaults {
     /// Reads that fail with EIO, per million.
@@ -26,6 +30,18 @@ pub struct DiskFaults {
     pub sync_error_ppm: u32,
     /// Writes and creations that fail with ENOSPC, per million.
     pub no_space_ppm: u32,
+    /// Reads and writes carried out in two pieces, one after the other, per million: what a ring sees as a transfer that
+    /// came out short, and goes on with. Anything may happen between the two, the end of the process included.
+    pub short_transfer_ppm: u32,
+    /// Writes that are reported as done although nothing is written, per million. The file gets its new length.
+    pub lost_write_ppm: u32,
+    /// Writes that are reported as done but put their bytes at another block of the same file or of another file of
+    /// this disk, per million. The right place keeps its old bytes; no file but the one written to gets longer.
+    pub misdirected_write_ppm: u32,
+    /// Reads that return what lies at another block of the same file or of another one, per million.
+    pub misdirected_read_ppm: u32,
+    /// Reads that return one bit flipped, per million. The disk is unharmed.
+    pub corrupt_read_ppm: u32,
     /// Bytes in all.
     pub capacity_bytes: u64,
     /// How many times slower than normal.
@@ -39,6 +55,11 @@ impl Default for DiskFaults {
             write_error_ppm: 0,
             sync_error_ppm: 0,
             no_space_ppm: 0,
+            short_transfer_ppm: 0,
+            lost_write_ppm: 0,
+            misdirected_write_ppm: 0,
+            misdirected_read_ppm: 0,
+            corrupt_read_ppm: 0,
             capacity_bytes: 1 << 40,
             slowness: 1,
         }
@@ -69,6 +90,9 @@ pub(super) struct Disk {
     pub(super) faults: DiskFaults,
     /// Below these paths lie devices that have died: every operation fails with EIO.
     pub(super) dead: Vec<PathBuf>,
+    pub(super) device_sync: DeviceSync,
+    /// All that it has told so far.
+    pub(super) lies: Vec<DiskLie>,
     inodes: BTreeMap<InodeId, Kind>,
     last_inode: InodeId,
     /// What lookups see.
@@ -84,6 +108,8 @@ impl Disk {
         Disk {
             faults: DiskFaults::default(),
             dead: Vec::new(),
+            device_sync: DeviceSync::PerFile,
+            lies: Vec::new(),
             inodes: BTreeMap::from([(ROOT, Kind::Directory)]),
             last_inode: ROOT,
             current: Tree::new(),
@@ -105,6 +131,30 @@ impl Disk {
             Kind::File(inode) => Ok(inode.clone()),
             Kind::Directory => Err(errno(libc::EISDIR)),
         }
+    }
+
+    /// Every file there is or may come back, and nothing else.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Rc<RefCell<Inode>>> {
+        self.inodes.values().filter_map(|kind| match kind {
+            Kind::File(inode) => Some(inode),
+            Kind::Directory => None,
+        })
+    }
+
+    /// Where lookups find `inode`, if they do.
+    pub(super) fn path_of(&self, inode: &Rc<RefCell<Inode>>) -> Option<PathBuf> {
+        let is_it = |kind: &Kind| matches!(kind, Kind::File(candidate) if Rc::ptr_eq(candidate, inode));
+        let mut id = *self.inodes.iter().find(|(_, kind)| is_it(kind))?.0;
+        let mut names = Vec::new();
+        while id != ROOT {
+            let (&directory, name) = self.current.iter().find_map(|(directory, entries)| {
+                let name = entries.iter().find(|(_, entry)| **entry == id)?.0;
+                Some((directory, name))
+            })?;
+            names.push(name);
+            id = directory;
+        }
+        Some(Path::new("/").join(names.into_iter().rev().collect::<PathBuf>()))
     }
 
     pub(super) fn create_file(&mut self, path: &Path) -> io::Result<Rc<RefCell<Inode>>> {
@@ -288,7 +338,7 @@ impl Disk {
     fn place(&self, path: &Path) -> io::Result<(InodeId, String)> {
         let mut names = names(path);
         let name = names.pop().ok_or_else(|| errno(libc::EBUSY))?;
-        let directory = self.lookup(&names.iter().collect::<std::path::PathBuf>())?;
+        let directory = self.lookup(&names.iter().collect::<PathBuf>())?;
         if !self.is_dir(directory) {
             return Err(errno(libc::ENOTDIR));
         }

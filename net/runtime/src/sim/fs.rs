@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -16,7 +17,7 @@ use super::disk::{Disk, errno};
 use super::inode::{Inode, SECTOR_BYTES};
 use super::world::{CoreKey, Fate, World};
 use crate::buf::{AlignedBuf, BLOCK_BYTES};
-use crate::fs::{DirEntry, OpenOptions, WriteSync};
+use crate::fs::{DeviceSync, DirEntry, OpenOptions, WriteSync};
 
 const READ_NS: (u64, u64) = (10_000, 200_000);
 const WRITE_NS: (u64, u64) = (15_000, 300_000);
@@ -117,6 +118,10 @@ impl SimDisk {
         self.path_query(path, |disk, _| Ok(disk.faults.capacity_bytes)).await
     }
 
+    pub(crate) fn device(&self) -> SimDevice {
+        SimDevice(self.clone())
+    }
+
     fn path_change<F>(&self, path: &Path, change: F) -> impl Future<Output = io::Result<()>> + use<F>
     where
         F: FnOnce(&mut Disk, &Path) -> io::Result<()> + 'static,
@@ -195,6 +200,39 @@ impl Context<'_> {
     }
 }
 
+/// The device under a node's disk.
+#[derive(Debug)]
+pub(crate) struct SimDevice(SimDisk);
+
+impl SimDevice {
+    pub(crate) fn sync(&self) -> DeviceSync {
+        self.0.disk.borrow().device_sync
+    }
+
+    /// Covers what is complete by now in places that are on stable storage. After a failure that is as open as before.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        if self.sync() == DeviceSync::PerFile {
+            return Err(errno(libc::EOPNOTSUPP));
+        }
+        let begin = |inode: Rc<RefCell<Inode>>| {
+            let upto = inode.borrow_mut().begin_sync();
+            (inode, upto)
+        };
+        let begun: Vec<_> = self.0.disk.borrow().files().cloned().map(begin).collect();
+        let flush = move |disk: &mut Disk, context: &Context| {
+            let failed = context.fate == Fate::Completed && context.fails(disk.faults.sync_error_ppm);
+            for (inode, upto) in &begun {
+                match context.fate {
+                    Fate::Completed if !failed => inode.borrow_mut().end_flush(*upto),
+                    _ => inode.borrow_mut().give_up_sync(),
+                }
+            }
+            if failed { Err(errno(libc::EIO)) } else { Ok(()) }
+        };
+        self.0.operation(SYNC_NS, flush).await
+    }
+}
+
 /// A file on a simulated disk. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct SimFile(Rc<OpenFile>);
@@ -227,9 +265,26 @@ impl SimFile {
         self.0.options.direct
     }
 
-    pub(crate) async fn read_at(&self, mut buf: AlignedBuf, offset: u64) -> (io::Result<usize>, AlignedBuf) {
+    pub(crate) async fn read_at(&self, buf: AlignedBuf, offset: u64) -> (io::Result<usize>, AlignedBuf) {
         self.assert_aligned("offset", offset);
         self.assert_aligned("length", buf.len() as u64);
+        let end = buf.len();
+        let cut = self.first_piece(end);
+        let (first, buf) = self.read_piece(buf, 0..cut, offset).await;
+        if cut == end || first.as_ref().ok() != Some(&cut) {
+            return (first, buf);
+        }
+        let (rest, buf) = self.read_piece(buf, cut..end, offset).await;
+        (rest.map(|count| cut + count), buf)
+    }
+
+    /// Fills `piece` of `buf`, whose first byte lies at `offset` of the file.
+    async fn read_piece(
+        &self,
+        mut buf: AlignedBuf,
+        piece: Range<usize>,
+        offset: u64,
+    ) -> (io::Result<usize>, AlignedBuf) {
         let (inode, readable) = (self.0.inode.clone(), self.0.options.read);
         let device = self.0.device.clone();
         let read = move |disk: &mut Disk, context: &Context| {
@@ -242,25 +297,46 @@ impl SimFile {
             if context.fails(disk.faults.read_error_ppm) {
                 return (Err(errno(libc::EIO)), buf);
             }
-            let count = inode.borrow().read(offset, &mut buf);
+            let offset = offset + piece.start as u64;
+            let count = inode.borrow().read(offset, &mut buf[piece.clone()]);
+            let read = &mut buf[piece.start..piece.start + count];
+            disk.lie_about(&inode, offset, read, &context.world.rng);
             (Ok(count), buf)
         };
         self.0.disk.operation(READ_NS, read).await
     }
 
-    pub(crate) async fn write_at(&self, parts: Vec<Bytes>, offset: u64, sync: WriteSync) -> io::Result<()> {
+    pub(crate) async fn write_at(
+        &self,
+        mut parts: Vec<Bytes>,
+        offset: u64,
+        sync: WriteSync,
+    ) -> io::Result<()> {
         self.assert_aligned("offset", offset);
         for part in &parts {
             self.assert_aligned("address", part.as_ptr().addr() as u64);
             self.assert_aligned("length", part.len() as u64);
         }
         self.assert_writable()?;
-        let (inode, device) = (self.0.inode.clone(), self.0.device.clone());
+        let cut = self.first_piece(parts.iter().map(Bytes::len).sum());
+        let rest = split_off(&mut parts, cut);
+        self.write_piece(parts, offset, sync).await?;
+        if rest.is_empty() { Ok(()) } else { self.write_piece(rest, offset + cut as u64, sync).await }
+    }
+
+    async fn write_piece(&self, parts: Vec<Bytes>, offset: u64, sync: WriteSync) -> io::Result<()> {
+        let (inode, direct) = (self.0.inode.clone(), self.0.options.direct);
+        let device = self.0.device.clone();
         let write = move |disk: &mut Disk, context: &Context| {
             device.check(disk)?;
             let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
             let old_len = inode.borrow().len();
             context.space(disk, old_len, old_len.max(offset + len))?;
+            let durable = sync == WriteSync::Data && context.fate == Fate::Completed;
+            if let Some(lie) = disk.lie_of_write(&inode, offset, len, &context.world.rng) {
+                lie.carry_out(&inode, &parts, offset, durable);
+                return Ok(());
+            }
             let mut inode = inode.borrow_mut();
             // Of a failed write any number of sectors got through.
             let failed = context.fails(disk.faults.write_error_ppm);
@@ -270,8 +346,14 @@ impl SimFile {
             if failed {
                 return Err(errno(libc::EIO));
             }
-            if sync == WriteSync::Data && context.fate == Fate::Completed {
-                inode.sync_range(offset..offset + len);
+            match sync {
+                _ if context.fate == Fate::Crashed => {}
+                WriteSync::Data => inode.sync_range(offset..offset + len),
+                WriteSync::None if disk.device_sync == DeviceSync::NoCache && direct => {
+                    let upto = inode.begin_sync();
+                    inode.end_flush(upto);
+                }
+                WriteSync::None => {}
             }
             Ok(())
         };
@@ -333,6 +415,16 @@ impl SimFile {
         self.0.disk.metadata(move |_, _| Ok(inode.borrow().len())).await
     }
 
+    /// How much of a transfer of `len` bytes its first piece is: all of it, unless it comes out short.
+    fn first_piece(&self, len: usize) -> usize {
+        let (rng, faults) = (&self.0.disk.world.rng, self.0.disk.disk.borrow().faults);
+        let unit = if self.0.options.direct { BLOCK_BYTES } else { 1 };
+        if len <= unit || !rng.chance(faults.short_transfer_ppm) {
+            return len;
+        }
+        unit * (1 + rng.index((len - 1) / unit))
+    }
+
     fn assert_aligned(&self, what: &str, value: u64) {
         assert!(
             !self.0.options.direct || value.is_multiple_of(BLOCK_BYTES as u64),
@@ -345,8 +437,22 @@ impl SimFile {
     }
 }
 
+/// Leaves the first `at` bytes in `parts` and gives the rest.
+fn split_off(parts: &mut Vec<Bytes>, mut at: usize) -> Vec<Bytes> {
+    let mut rest = Vec::new();
+    for part in std::mem::take(parts) {
+        let kept = part.len().min(at);
+        at -= kept;
+        rest.push(part.slice(kept..));
+        parts.push(part.slice(..kept));
+    }
+    parts.retain(|part| !part.is_empty());
+    rest.retain(|part| !part.is_empty());
+    rest
+}
+
 /// Writes the first `allowed` bytes of `parts`.
-fn write_parts(inode: &mut Inode, parts: &[Bytes], offset: u64, allowed: u64) {
+pub(super) fn write_parts(inode: &mut Inode, parts: &[Bytes], offset: u64, allowed: u64) {
     let mut at = 0;
     for part in parts {
         let count = (part.len() as u64).min(allowed - at);

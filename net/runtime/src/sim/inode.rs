@@ -30,6 +30,39 @@ pub(super) struct Inode {
     /// the data: no later sync makes them durable.
     forgotten: u64,
     syncs_under_way: usize,
+    /// Sectors whose place on the device is on stable storage: there is data in them already, durably.
+    settled: Settled,
+}
+
+/// Runs of sectors that neither overlap nor touch, by where they start.
+#[derive(Default)]
+struct Settled(BTreeMap<u64, u64>);
+
+impl Settled {
+    fn add(&mut self, sectors: Range<u64>) {
+        let (mut start, mut end) = (sectors.start, sectors.end);
+        if start >= end {
+            return;
+        }
+        let before = self.0.range(..=end).rev().take_while(|&(_, &until)| until >= start);
+        let met: Vec<u64> = before.map(|(&from, _)| from).collect();
+        for from in met {
+            let until = self.0.remove(&from).expect("just seen");
+            (start, end) = (start.min(from), end.max(until));
+        }
+        self.0.insert(start, end);
+    }
+
+    fn cut(&mut self, len: u64) {
+        self.0.split_off(&len);
+        if let Some((_, until)) = self.0.range_mut(..len).next_back() {
+            *until = (*until).min(len);
+        }
+    }
+
+    fn holds(&self, sector: u64) -> bool {
+        self.0.range(..=sector).next_back().is_some_and(|(_, &until)| sector < until)
+    }
 }
 
 /// One thing's durable value and the values it took since, oldest first.
@@ -45,6 +78,16 @@ impl<T> History<T> {
             self.versions.remove(0);
         }
         self.versions.push((change, value));
+    }
+
+    /// Whether there is a version that a sync up to `upto` makes durable.
+    fn made_by(&self, upto: u64, forgotten: u64) -> bool {
+        self.versions.iter().any(|(change, _)| *change <= upto && *change > forgotten)
+    }
+
+    /// Every value that a crash may leave.
+    fn values(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.durable).chain(self.versions.iter().map(|(_, value)| value))
     }
 
     /// Makes the newest version of at most `upto` durable; true when nothing unsynced is left.
@@ -101,6 +144,7 @@ impl Inode {
             let end = (page + 1) * PAGE_BYTES;
             self.store(start, &vec![0; (end - start) as usize]);
         }
+        self.settled.cut(len / SECTOR_BYTES);
         self.record_len(len);
     }
 
@@ -119,10 +163,35 @@ impl Inode {
     pub(super) fn end_sync(&mut self, upto: u64) {
         self.syncs_under_way = self.syncs_under_way.saturating_sub(1);
         let forgotten = self.forgotten;
-        self.unsynced.retain(|_, history| !history.sync(upto, forgotten));
+        let (unsynced, settled) = (&mut self.unsynced, &mut self.settled);
+        unsynced.retain(|&sector, history| {
+            if history.made_by(upto, forgotten) {
+                settled.add(sector..sector + 1);
+            }
+            !history.sync(upto, forgotten)
+        });
+        settled.cut(self.len / SECTOR_BYTES);
         if self.unsynced_len.as_mut().is_some_and(|history| history.sync(upto, forgotten)) {
             self.unsynced_len = None;
         }
+    }
+
+    /// A flush of the device that began with `upto` ends well: it covers what lies in settled places, within the
+    /// length that is durable.
+    pub(super) fn end_flush(&mut self, upto: u64) {
+        self.syncs_under_way = self.syncs_under_way.saturating_sub(1);
+        let (forgotten, settled) = (self.forgotten, &self.settled);
+        let lens = self.unsynced_len.iter().flat_map(History::values);
+        let durable_len = lens.copied().fold(self.len, u64::min) / SECTOR_BYTES;
+        self.unsynced.retain(|&sector, history| {
+            let covered = sector < durable_len && settled.holds(sector);
+            !(covered && history.sync(upto, forgotten))
+        });
+    }
+
+    /// A sync that has begun ends without effect.
+    pub(super) fn give_up_sync(&mut self) {
+        self.syncs_under_way = self.syncs_under_way.saturating_sub(1);
     }
 
     /// A sync that began with `upto` fails.
@@ -134,6 +203,7 @@ impl Inode {
     /// Makes what `range` holds now durable, and the length needed to find it.
     pub(super) fn sync_range(&mut self, range: Range<u64>) {
         let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
+        self.settled.add(range.start.div_ceil(SECTOR_BYTES)..range.end / SECTOR_BYTES);
         let synced: Vec<u64> = self.unsynced.range(sectors).map(|(sector, _)| *sector).collect();
         for sector in synced {
             self.unsynced.remove(&sector);
@@ -151,6 +221,7 @@ impl Inode {
         if let Some(history) = self.unsynced_len.take() {
             self.len = history.survivor(survival, rng);
         }
+        self.settled.cut(self.len / SECTOR_BYTES);
         self.pages.split_off(&self.len.div_ceil(PAGE_BYTES));
         if let Some(page) = self.pages.get_mut(&(self.len / PAGE_BYTES)) {
             page[(self.len % PAGE_BYTES) as usize..].fill(0);
@@ -219,6 +290,54 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn settled_runs_join_and_are_cut() {
+        let mut settled = Settled::default();
+        for run in [10..12, 0..2, 4..6, 12..13, 2..4, 20..20] {
+            settled.add(run);
+        }
+        assert_eq!(settled.0, BTreeMap::from([(0, 6), (10, 13)]));
+        settled.add(5..11);
+        assert_eq!(settled.0, BTreeMap::from([(0, 13)]));
+        settled.cut(7);
+        let held: Vec<u64> = (0..15).filter(|&sector| settled.holds(sector)).collect();
+        assert_eq!(held, [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_flush_of_the_device_covers_what_was_complete_in_settled_places_alone() {
+        let left = outcomes(|inode| {
+            inode.write(0, &[b'o'; 1024]);
+            inode.sync_range(0..1024);
+            inode.write(0, &[b'n'; 512]);
+            // A place of its own, and longer than the file durably is.
+            inode.write(1024, &[b'e'; 512]);
+            let upto = inode.begin_sync();
+            inode.write(512, &[b'l'; 512]);
+            inode.end_flush(upto);
+        });
+        assert!(left.iter().all(|bytes| bytes[..512] == [b'n'; 512]), "complete, settled");
+        let seconds: BTreeSet<u8> = left.iter().map(|bytes| bytes[512]).collect();
+        assert_eq!(seconds, BTreeSet::from([b'o', b'l']), "settled, but came after the flush began");
+        let thirds: BTreeSet<Option<u8>> = left.iter().map(|bytes| bytes.get(1024).copied()).collect();
+        assert_eq!(thirds, BTreeSet::from([None, Some(0), Some(b'e')]), "complete, but without a place");
+    }
+
+    #[test]
+    fn a_cut_takes_the_places_away() {
+        let left = outcomes(|inode| {
+            inode.write(0, &[b'o'; 1024]);
+            sync(inode);
+            inode.set_len(512);
+            inode.allocate(1024);
+            inode.write(0, &[b'n'; 1024]);
+            let upto = inode.begin_sync();
+            inode.end_flush(upto);
+        });
+        assert!(left.iter().all(|bytes| bytes[0] == b'n'));
+        assert!(left.iter().any(|bytes| bytes.get(512) != Some(&b'n')), "allocated anew");
+    }
 
     fn contents(inode: &Inode) -> Vec<u8> {
         let mut buf = vec![0; inode.len() as usize];

@@ -11,12 +11,14 @@
 //! | `disk.rs` | directories, and which of their changes a crash undoes |
 //! | `inode.rs` | contents of a file, and which sectors a crash takes back |
 //! | `fs.rs` | latency and faults of file operations |
+//! | `lies.rs` | what a disk does other than it reports |
 //! | `net.rs` | connections, latency, segments, cuts |
 //! | `rng.rs` | the seed's decisions |
 
 mod disk;
 mod fs;
 mod inode;
+mod lies;
 mod net;
 mod rng;
 #[cfg(test)]
@@ -40,14 +42,19 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 
 pub use self::disk::DiskFaults;
-pub(crate) use self::fs::{SimDisk, SimFile};
+pub(crate) use self::fs::{SimDevice, SimDisk, SimFile};
+pub use self::lies::{DiskLie, LieKind};
 pub(crate) use self::net::{SimListener, SimStream};
 
 use self::disk::Disk;
 use self::world::{CoreKey, End, LifeState, Node, Step, World};
 use crate::core::Message;
 use crate::cores::CoreId;
+use crate::fs::DeviceSync;
 use crate::time::Instant;
+
+/// The kinds of devices that nodes get in turn.
+const DEVICE_SYNCS: [DeviceSync; 3] = [DeviceSync::SharedFlush, DeviceSync::PerFile, DeviceSync::NoCache];
 
 /// What a wall clock shows when a simulation starts: 2026-01-01T00:00:00Z.
 pub const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -99,11 +106,15 @@ impl Sim {
         self.world.seed
     }
 
-    /// Adds a node of `cores` cores with an empty disk.
+    /// Adds a node of `cores` cores with an empty disk, whose [`DeviceSync`] follows from the seed.
     pub fn node(&mut self, cores: usize) -> NodeId {
         assert!(cores > 0, "a node has at least one core");
         let mut nodes = self.world.nodes.borrow_mut();
-        nodes.push(Node { core_count: cores, life: None, disk: Rc::new(RefCell::new(Disk::new())) });
+        let node = Node::new(cores);
+        // Not drawn: it must not move the decisions that follow.
+        node.disk.borrow_mut().device_sync =
+            DEVICE_SYNCS[(self.world.seed as usize).wrapping_add(nodes.len()) % 3];
+        nodes.push(node);
         NodeId(nodes.len() - 1)
     }
 
@@ -138,10 +149,24 @@ impl Sim {
     /// Other tasks stay as they are and go on when the simulation is driven again.
     ///
     /// # Panics
-    /// When `future` or a main panics, when nothing will ever happen any more, and when `future` takes more than an
-    /// hour and twenty million steps: the message names the seed and the waiting tasks.
+    /// When `future` or a main panics, when nothing will ever happen any more, when `node` goes down, and when `future`
+    /// takes more than an hour and twenty million steps: the message names the seed and the waiting tasks.
     #[track_caller]
     pub fn run<F>(&mut self, node: NodeId, future: F) -> F::Output
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        match self.run_until_down(node, future) {
+            Some(output) => output,
+            None => self.give_up("the node of the future that is waited for went down"),
+        }
+    }
+
+    /// Like [`run`](Self::run), but `None` when `node` goes down before `future` is done, at the disk operation that
+    /// [`crash_at_disk_operation`](Self::crash_at_disk_operation) or its sibling has set.
+    #[track_caller]
+    pub fn run_until_down<F>(&mut self, node: NodeId, future: F) -> Option<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
@@ -161,8 +186,9 @@ impl Sim {
             self.pass_panic_on();
             let outcome = output.borrow_mut().take();
             match outcome {
-                Some(Ok(output)) => return output,
+                Some(Ok(output)) => return Some(output),
                 Some(Err(payload)) => resume_unwind(payload),
+                None if !self.is_up(node) => return None,
                 None if step == Step::Deadlock => self.give_up("nothing will ever happen any more"),
                 None if steps > self.run_steps_max && self.world.now() - started > RUN_MAX => {
                     self.give_up("the future that is waited for doesn't end")
@@ -191,6 +217,38 @@ impl Sim {
     /// keeps everything, though what was not synced may still be lost in a later [`Sim::crash`] of the new process.
     pub fn kill(&mut self, node: NodeId) {
         self.world.end(node.0, End::Killed);
+    }
+
+    /// How many operations of `node` on its disk have taken effect so far, in all its lives: reads, writes, syncs,
+    /// opens, queries and changes of directories, each piece of a short transfer for itself.
+    pub fn disk_operations(&self, node: NodeId) -> u64 {
+        self.world.nodes.borrow()[node.0].disk_operations
+    }
+
+    /// Cuts the power of `node`, as [`crash`](Self::crash) does, at its `nth` disk operation from now (the next one is
+    /// the first), unless it goes down before: in the moment when that takes effect, by the seed just after it or while
+    /// it is under way, when it may have taken effect in part. Takes the place of an end set before.
+    pub fn crash_at_disk_operation(&mut self, node: NodeId, nth: u64) {
+        self.end_at_disk_operation(node, nth, End::PowerCut);
+    }
+
+    /// Kills the process on `node`, as [`kill`](Self::kill) does, at its `nth` disk operation from now: the disk keeps
+    /// that one and all that are under way. Takes the place of an end set before.
+    pub fn kill_at_disk_operation(&mut self, node: NodeId, nth: u64) {
+        self.end_at_disk_operation(node, nth, End::Killed);
+    }
+
+    /// Takes back what [`crash_at_disk_operation`](Self::crash_at_disk_operation) or its sibling has set, if it has not
+    /// come about.
+    pub fn cancel_end(&mut self, node: NodeId) {
+        self.world.nodes.borrow_mut()[node.0].ends_at = None;
+    }
+
+    fn end_at_disk_operation(&mut self, node: NodeId, nth: u64, end: End) {
+        assert!(nth > 0, "the next operation is the first");
+        let mut nodes = self.world.nodes.borrow_mut();
+        let at = nodes[node.0].disk_operations + nth;
+        nodes[node.0].ends_at = Some((at, end));
     }
 
     /// Whether `node` is up.
@@ -241,6 +299,17 @@ impl Sim {
     /// The device at `path` is back.
     pub fn revive_device(&mut self, node: NodeId, path: &Path) {
         self.world.nodes.borrow()[node.0].disk.borrow_mut().dead.retain(|dead| dead != path);
+    }
+
+    /// Gives `node`, which is down, a device of another kind under its disk.
+    pub fn set_device_sync(&mut self, node: NodeId, sync: DeviceSync) {
+        assert!(!self.is_up(node), "a machine is rebuilt while it is down");
+        self.world.nodes.borrow()[node.0].disk.borrow_mut().device_sync = sync;
+    }
+
+    /// Every lie that the disk of `node` has told so far, in order; see [`DiskFaults`].
+    pub fn disk_lies(&self, node: NodeId) -> Vec<DiskLie> {
+        self.world.nodes.borrow()[node.0].disk.borrow().lies.clone()
     }
 
     /// Bit rot: flips a bit of the byte at `offset` of a file.

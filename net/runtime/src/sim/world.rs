@@ -108,6 +108,23 @@ pub(super) struct Node {
     pub(super) core_count: usize,
     pub(super) life: Option<Life>,
     pub(super) disk: Rc<RefCell<Disk>>,
+    /// Disk operations that have taken effect, in all lives.
+    pub(super) disk_operations: u64,
+    /// At which of them the node goes down, and how.
+    pub(super) ends_at: Option<(u64, End)>,
+}
+
+impl Node {
+    pub(super) fn new(core_count: usize) -> Node {
+        let disk = Rc::new(RefCell::new(Disk::new()));
+        Node { core_count, life: None, disk, disk_operations: 0, ends_at: None }
+    }
+
+    /// Counts an operation that is about to take effect; gives the end that comes with it.
+    fn count_disk_operation(&mut self) -> Option<End> {
+        self.disk_operations += 1;
+        self.ends_at.filter(|&(at, _)| at == self.disk_operations).map(|(_, end)| end)
+    }
 }
 
 /// A node between start and crash.
@@ -241,7 +258,12 @@ impl World {
 
     /// Takes a node down.
     pub(super) fn end(self: &Rc<Self>, node: usize, end: End) {
-        let Some(life) = self.nodes.borrow_mut()[node].life.take() else { return };
+        let life = {
+            let mut nodes = self.nodes.borrow_mut();
+            nodes[node].ends_at = None;
+            nodes[node].life.take()
+        };
+        let Some(life) = life else { return };
         self.fold([2, node as u64, self.now_ns.get()]);
         life.state.ended.set(true);
         if end == End::PowerCut {
@@ -344,7 +366,7 @@ impl World {
     }
 
     /// Lets one thing happen: a poll of a ready task, or the passing of time.
-    pub(super) fn step(&self, deadline_ns: Option<u64>) -> Step {
+    pub(super) fn step(self: &Rc<Self>, deadline_ns: Option<u64>) -> Step {
         if deadline_ns.is_some_and(|deadline| deadline <= self.now_ns.get()) {
             return Step::DeadlineReached;
         }
@@ -369,7 +391,7 @@ impl World {
     }
 
     /// Everything that is due happens, in order.
-    fn happen(&self) {
+    fn happen(self: &Rc<Self>) {
         loop {
             let due = {
                 let mut occurrences = self.occurrences.borrow_mut();
@@ -382,15 +404,27 @@ impl World {
             self.fold([3, at, order]);
             match what {
                 Occurrence::Network(happen) => happen(),
-                Occurrence::Disk(key, complete) => {
-                    let _entered = core::enter(self.running_core(key));
-                    complete(Fate::Completed);
-                }
+                Occurrence::Disk(key, complete) => self.complete_disk_operation(key, complete),
                 Occurrence::Message(key, message) => {
                     let _entered = core::enter(self.running_core(key));
                     cores::run_message(message);
                 }
             }
+        }
+    }
+
+    /// An operation takes effect, and its node may go down in that moment: just after it, or while it is one of those
+    /// under way.
+    fn complete_disk_operation(self: &Rc<Self>, key: CoreKey, complete: Box<dyn FnOnce(Fate)>) {
+        let end = self.nodes.borrow_mut()[key.node].count_disk_operation();
+        if end == Some(End::PowerCut) && self.rng.below(2) == 0 {
+            self.at(self.now_ns.get(), Occurrence::Disk(key, complete));
+        } else {
+            let _entered = core::enter(self.running_core(key));
+            complete(Fate::Completed);
+        }
+        if let Some(end) = end {
+            self.end(key.node, end);
         }
     }
 

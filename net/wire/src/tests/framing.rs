@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::messages::*;
 use crate::{
     ApiKey, DecodeError, ErrorCode, Message, Reader, Records, RequestHeader, Writer, decode_response,
-    decode_versioned, encode_request, encode_response, encode_versioned,
+    decode_versioned, encode_request, encode_response, encode_response_around, encode_versioned,
 };
 
 fn encoded<M: Message>(message: &M, version: i16) -> Vec<u8> {
@@ -100,6 +100,40 @@ fn fetched_records_are_sent_without_being_copied() {
         assert_eq!((correlation_id, &decoded), (1, &response));
         let slice = decoded.responses[0].partitions[0].records.clone().expect("records").to_bytes();
         assert!(body.as_ptr_range().contains(&slice.as_ptr()), "v{version} copied on decode");
+    }
+}
+
+#[test]
+fn records_elsewhere_have_their_place_in_the_frame_and_count_to_its_size() {
+    let files = [Bytes::from(vec![1; 5000]), Bytes::from(vec![2; 7]), Bytes::from(vec![3; 70_000])];
+    let here = Bytes::from(vec![4; 3000]);
+    let partition = |records| FetchPartitionData { records: Some(records), ..Default::default() };
+    let response = |records: Vec<Records>| {
+        let partitions = records.into_iter().map(partition).collect();
+        let topic = FetchableTopicResponse { partitions, ..Default::default() };
+        FetchResponse { responses: vec![topic], ..Default::default() }
+    };
+    let elsewhere = |token: usize| Records::elsewhere(token, files[token].len());
+    let around =
+        response(vec![elsewhere(2), here.clone().into(), elsewhere(0), elsewhere(1), Records::new()]);
+    let whole = response(vec![
+        files[2].clone().into(),
+        here.into(),
+        files[0].clone().into(),
+        files[1].clone().into(),
+        Records::elsewhere(9, 0),
+    ]);
+    for version in [4, 11, 12, 18] {
+        let (parts, places) = encode_response_around(1, ApiKey::Fetch, version, &around);
+        assert_eq!(places.iter().map(|(_, token)| *token).collect::<Vec<_>>(), [2, 0, 1]);
+        let mut frame = Vec::new();
+        for at in 0..=parts.len() {
+            for (_, token) in places.iter().filter(|(before, _)| *before == at) {
+                frame.extend_from_slice(&files[*token]);
+            }
+            parts.get(at).into_iter().for_each(|part| frame.extend_from_slice(part));
+        }
+        assert!(frame == encode_response(1, ApiKey::Fetch, version, &whole).concat(), "v{version}");
     }
 }
 

@@ -206,6 +206,28 @@ fn level_memory_is_written_lazily_and_level_written_synced_within_flush_ms() {
     });
 }
 
+/// DESIGN §4: `flush.messages` above one bounds how many messages a power cut may take.
+#[test]
+fn flush_messages_syncs_after_so_many_messages() {
+    for level in [Level::Memory, Level::Written] {
+        block_on(8, async move {
+            let log =
+                create(LogConfig { durability: Some(level), flush_messages: 3, ..small(100_000) }).await;
+            append(&log, &spec(10));
+            append(&log, &spec(10));
+            time::sleep(Duration::from_secs(5)).await;
+            assert_eq!((log.end_at(Level::Written), log.end_at(Level::Durable)), (2, 0), "{level}");
+            append(&log, &spec(10));
+            log.wait_end_at(Level::Durable, 3).await.expect("the third message");
+            append(&log, &spec(10).records(3));
+            log.wait_end_at(Level::Durable, 6).await.expect("three messages of one batch");
+            append(&log, &spec(10));
+            time::sleep(Duration::from_secs(5)).await;
+            assert_eq!(log.end_at(Level::Durable), 6, "{level}");
+        });
+    }
+}
+
 #[test]
 fn a_failed_write_is_final_and_what_is_durable_can_still_be_read() {
     let mut sim = Sim::new(9);

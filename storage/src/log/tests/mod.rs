@@ -1,8 +1,11 @@
 //! The log on a simulated disk.
 
 mod cases;
+mod checkpoints;
+mod explore;
 mod moving;
-mod random;
+mod region;
+mod shared;
 
 use std::path::Path;
 use std::rc::Rc;
@@ -25,6 +28,13 @@ const TOPIC_ID: [u8; 16] = [7; 16];
 fn home(tail_cache_max: usize) -> Rc<LogDir> {
     let limits = StorageLimits { tail_cache_max, index_cache_max: 2048, open_files_max: 3 };
     LogDir::new(Path::new(DATA), StorageContext::new(limits))
+}
+
+/// A home with a checkpoint log.
+async fn noting_home(tail_cache_max: usize) -> Rc<LogDir> {
+    let home = home(tail_cache_max);
+    home.open_checkpoints().await.expect("a checkpoint log");
+    home
 }
 
 async fn make_data_dir() {

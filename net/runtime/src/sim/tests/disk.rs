@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use futures::future::join_all;
 
 use crate::buf::{AlignedBuf, BLOCK_BYTES};
 use crate::fs::{self, DirEntry, File, OpenOptions, WriteSync};
-use crate::sim::{DiskFaults, NodeId, Sim, block_on};
+use crate::sim::{DiskFaults, DiskLie, LieKind, NodeId, Sim, block_on};
 use crate::task::spawn;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -358,4 +359,270 @@ fn a_dead_device_fails_every_operation_below_it_and_no_other() {
     sim.revive_device(node, Path::new("/a"));
     let read = sim.run(node, async { fs::read(Path::new("/a/f")).await.expect("back") });
     assert_eq!(read, b"kept");
+}
+
+const ALWAYS: u32 = 1_000_000;
+
+/// A node with `/file` of four blocks of `a` to `d` and `/other` of two blocks of `x`, all durable, and then `faults`.
+fn with_files(seed: u64, faults: DiskFaults) -> (Sim, NodeId) {
+    let mut sim = Sim::new(seed);
+    let node = sim.node(1);
+    sim.run(node, async {
+        let file = create("/file").await;
+        for (at, byte) in (0..).zip(b'a'..=b'd') {
+            write(&file, &block(byte), at * BLOCK, WriteSync::Data).await;
+        }
+        write(&create("/other").await, &[b'x'; 2 * BLOCK_BYTES], 0, WriteSync::Data).await;
+    });
+    sim.set_disk_faults(node, faults);
+    (sim, node)
+}
+
+/// The first byte of each block of a file, once it was seen that the others are the same.
+async fn blocks_of(path: &str) -> String {
+    let bytes = fs::read(path.as_ref()).await.expect("it reads");
+    let block = |block: &[u8]| {
+        assert!(block.iter().all(|byte| *byte == block[0]), "a block of {path} is torn");
+        char::from(block[0])
+    };
+    bytes.chunks(BLOCK_BYTES).map(block).collect()
+}
+
+fn lie(kind: LieKind, path: &str, blocks: Range<u64>) -> DiskLie {
+    DiskLie { kind, path: Some(path.into()), range: blocks.start * BLOCK..blocks.end * BLOCK }
+}
+
+#[test]
+fn a_short_transfer_lets_something_happen_between_its_two_pieces() {
+    let faults = DiskFaults { short_transfer_ppm: ALWAYS, ..DiskFaults::default() };
+    let (mut written, mut read) = (BTreeSet::new(), BTreeSet::new());
+    for seed in 0..100 {
+        let (mut sim, node) = with_files(seed, faults);
+        let before = sim.disk_operations(node);
+        let (w, r) = sim.run(node, async {
+            let file = File::open("/file".as_ref(), OpenOptions { direct: true, ..options() }).await;
+            let file = file.expect("it opens");
+            let parts = |byte| vec![block(byte); 3];
+            let first = file.write_at(parts(b'1'), 0, WriteSync::None);
+            let second = file.write_at(parts(b'2'), 0, WriteSync::None);
+            let (first, second, (read, buf)) =
+                futures::join!(first, second, file.read_at(AlignedBuf::zeroed(4 * BLOCK_BYTES), 0));
+            first.and(second).expect("both written");
+            assert_eq!(read.expect("it reads"), 4 * BLOCK_BYTES);
+            let seen: String = buf.chunks(BLOCK_BYTES).map(|block| char::from(block[0])).collect();
+            (blocks_of("/file").await, seen)
+        });
+        assert!(sim.disk_operations(node) >= before + 1 + 2 + 2 + 2);
+        assert!(w.ends_with('d') && r.ends_with('d'), "the last block is not written: {w} {r}");
+        written.insert(w);
+        read.insert(r);
+    }
+    assert!(written.contains("111d") && written.contains("222d"), "{written:?}");
+    assert!(written.contains("211d") || written.contains("122d"), "cut at any block: {written:?}");
+    assert!(written.contains("221d") || written.contains("112d"), "cut at any block: {written:?}");
+    assert!(read.iter().any(|seen| seen.starts_with("ab1")), "a torn read: {read:?}");
+}
+
+#[test]
+fn a_process_that_ends_between_the_pieces_of_a_short_write_leaves_the_first() {
+    let left = |seed| {
+        let (mut sim, node) =
+            with_files(seed, DiskFaults { short_transfer_ppm: ALWAYS, ..DiskFaults::default() });
+        let file = sim.run(node, open("/file"));
+        sim.kill_at_disk_operation(node, 1);
+        let done = sim.run_until_down(node, async move {
+            let parts = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+            file.write_at(parts, 0, WriteSync::Data).await
+        });
+        assert!(done.is_none() && !sim.is_up(node));
+        sim.crash(node);
+        let bytes = sim.run(node, async { fs::read("/file".as_ref()).await.expect("it reads") });
+        String::from_utf8(bytes[..6].to_vec()).expect("letters")
+    };
+    let expected = ["oaaaaa", "onaaaa", "oneaaa", "onetaa", "onetwa"].map(String::from);
+    assert_eq!((0..100).map(left).collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+}
+
+#[test]
+fn a_lost_write_is_reported_as_done_and_the_old_bytes_stay() {
+    let (mut sim, node) = with_files(9, DiskFaults { lost_write_ppm: ALWAYS, ..DiskFaults::default() });
+    sim.run(node, async {
+        let file = open("/file").await;
+        file.write_at(vec![block(b'1'); 2], BLOCK, WriteSync::Data).await.expect("so it says");
+        file.write_at(vec![block(b'2')], 4 * BLOCK, WriteSync::Data).await.expect("so it says");
+    });
+    sim.crash(node);
+    let left = sim.run(node, async { (blocks_of("/file").await, blocks_of("/other").await) });
+    assert_eq!(left, ("abcd\0".into(), "xx".into()));
+    let lost = |blocks| lie(LieKind::LostWrite, "/file", blocks);
+    assert_eq!(sim.disk_lies(node), [lost(1..3), lost(4..5)]);
+    assert!(sim.disk_lies(node).iter().all(|lie| lie.kind.is_lasting()));
+}
+
+#[test]
+fn a_misdirected_write_lands_at_another_block_and_the_right_place_keeps_its_bytes() {
+    let left = |seed| {
+        let (mut sim, node) =
+            with_files(seed, DiskFaults { misdirected_write_ppm: ALWAYS, ..DiskFaults::default() });
+        sim.run(node, async {
+            let file = open("/file").await;
+            file.write_at(vec![block(b'1')], BLOCK, WriteSync::Data).await.expect("so it says");
+        });
+        sim.crash(node);
+        let left = sim.run(node, async { (blocks_of("/file").await, blocks_of("/other").await) });
+        let [lost, landed] = &sim.disk_lies(node)[..] else { panic!("one write, two places") };
+        assert_eq!(*lost, lie(LieKind::LostWrite, "/file", 1..2));
+        assert_eq!(landed.kind, LieKind::MisdirectedWrite);
+        let at = usize::try_from(landed.range.start / BLOCK).expect("a small file");
+        let hit = if landed.path.as_deref() == Some("/file".as_ref()) { &left.0 } else { &left.1 };
+        assert_eq!(&hit[at..=at], "1");
+        left
+    };
+    let expected = [("1bcd", "xx"), ("ab1d", "xx"), ("abc1", "xx"), ("abcd", "1x"), ("abcd", "x1")];
+    let expected = expected.map(|(file, other)| (file.to_owned(), other.to_owned()));
+    assert_eq!((0..100).map(left).collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+}
+
+#[test]
+fn a_misdirected_read_returns_another_block_and_harms_nothing() {
+    let faults = DiskFaults { misdirected_read_ppm: ALWAYS, ..DiskFaults::default() };
+    let read = |seed| {
+        let (mut sim, node) = with_files(seed, faults);
+        let byte = sim.run(node, async {
+            let (read, buf) = open("/file").await.read_at(AlignedBuf::zeroed(BLOCK_BYTES), BLOCK).await;
+            assert_eq!(read.expect("so it says"), BLOCK_BYTES);
+            assert!(buf.iter().all(|byte| *byte == buf[0]));
+            char::from(buf[0])
+        });
+        assert_eq!(sim.disk_lies(node), [lie(LieKind::MisdirectedRead, "/file", 1..2)]);
+        assert!(!LieKind::MisdirectedRead.is_lasting());
+        sim.set_disk_faults(node, DiskFaults::default());
+        let left = sim.run(node, async { (blocks_of("/file").await, blocks_of("/other").await) });
+        assert_eq!(left, ("abcd".into(), "xx".into()));
+        byte
+    };
+    assert_eq!((0..100).map(read).collect::<BTreeSet<char>>(), BTreeSet::from(['a', 'c', 'd', 'x']));
+}
+
+#[test]
+fn a_corrupt_read_has_one_bit_flipped_and_harms_nothing() {
+    let (mut sim, node) = with_files(10, DiskFaults { corrupt_read_ppm: ALWAYS, ..DiskFaults::default() });
+    let places = sim.run(node, async {
+        let file = open("/file").await;
+        let mut places = BTreeSet::new();
+        for _ in 0..50 {
+            let (read, buf) = file.read_at(AlignedBuf::zeroed(BLOCK_BYTES), 0).await;
+            assert_eq!(read.expect("so it says"), BLOCK_BYTES);
+            let wrong: Vec<_> = (0..BLOCK_BYTES).filter(|&at| buf[at] != b'a').collect();
+            assert_eq!(wrong.len(), 1);
+            assert_eq!((buf[wrong[0]] ^ b'a').count_ones(), 1);
+            places.insert(wrong[0]);
+        }
+        places
+    });
+    assert!(places.len() > 30, "anywhere: {places:?}");
+    assert_eq!(sim.disk_lies(node), vec![lie(LieKind::CorruptRead, "/file", 0..1); 50]);
+    sim.set_disk_faults(node, DiskFaults::default());
+    assert_eq!(sim.run(node, async { blocks_of("/file").await }), "abcd");
+}
+
+#[test]
+fn faults_are_part_of_what_a_seed_decides() {
+    let run = |seed| {
+        let often = 200_000;
+        let (mut sim, node) = with_files(seed, DiskFaults::default());
+        let file = sim.run(node, open("/file"));
+        let faults = DiskFaults {
+            read_error_ppm: often,
+            write_error_ppm: often,
+            sync_error_ppm: often,
+            no_space_ppm: often,
+            short_transfer_ppm: often,
+            lost_write_ppm: often,
+            misdirected_write_ppm: often,
+            misdirected_read_ppm: often,
+            corrupt_read_ppm: often,
+            slowness: 3,
+            ..DiskFaults::default()
+        };
+        sim.set_disk_faults(node, faults);
+        sim.crash_at_disk_operation(node, 60);
+        let went_down = sim.run_until_down(node, async move {
+            loop {
+                let at = crate::random::below(4) * BLOCK;
+                let _ = file.write_at(vec![block(b'1'); 2], at, WriteSync::Data).await;
+                let _ = file.read_at(AlignedBuf::zeroed(2 * BLOCK_BYTES), at).await;
+                let _ = file.sync_data().await;
+            }
+        });
+        assert_eq!(went_down, None::<()>);
+        sim.set_disk_faults(node, DiskFaults::default());
+        let left = sim.run(node, async { fs::read("/file".as_ref()).await.expect("it reads") });
+        (sim.schedule_hash(), sim.disk_operations(node), sim.disk_lies(node), left)
+    };
+    for seed in 0..10 {
+        let once = run(seed);
+        assert!(once.2.len() > 3, "seed {seed}: hardly a lie in {:?}", once.2);
+        assert_eq!(once, run(seed), "seed {seed}");
+    }
+    assert_ne!(run(0).0, run(1).0);
+}
+
+#[test]
+fn a_power_cut_at_a_disk_operation_comes_before_or_after_it_by_the_seed() {
+    let left = |nth| {
+        let cut = move |seed| {
+            let (mut sim, node) = with_files(seed, DiskFaults::default());
+            let before = sim.disk_operations(node);
+            sim.crash_at_disk_operation(node, nth);
+            let done = sim.run_until_down(node, async {
+                let file = open("/file").await;
+                write(&file, b"1", 0, WriteSync::Data).await;
+                write(&file, b"2", 0, WriteSync::Data).await;
+            });
+            assert_eq!((done, sim.is_up(node)), (None, false));
+            assert_eq!(sim.disk_operations(node), before + nth);
+            let first = sim.run(node, async { fs::read("/file".as_ref()).await.expect("it reads")[0] });
+            char::from(first)
+        };
+        (0..100).map(cut).collect::<BTreeSet<char>>()
+    };
+    assert_eq!(left(1), BTreeSet::from(['a']));
+    assert_eq!(left(2), BTreeSet::from(['a', '1']));
+    assert_eq!(left(3), BTreeSet::from(['1', '2']));
+}
+
+#[test]
+fn a_kill_at_a_disk_operation_keeps_it_and_what_is_under_way() {
+    for seed in 0..50 {
+        let (mut sim, node) = with_files(seed, DiskFaults::default());
+        let file = sim.run(node, open("/file"));
+        sim.kill_at_disk_operation(node, 1);
+        let done = sim.run_until_down(node, async move {
+            let write = |byte, at| file.write_at(vec![block(byte)], at, WriteSync::None);
+            let _ = futures::join!(write(b'1', 0), write(b'2', BLOCK));
+            file.len().await
+        });
+        assert!(done.is_none());
+        assert_eq!(sim.run(node, async { blocks_of("/file").await }), "12cd");
+    }
+}
+
+#[test]
+fn an_end_that_was_set_can_be_taken_back_and_goes_with_its_life() {
+    let (mut sim, node) = with_files(11, DiskFaults::default());
+    sim.crash_at_disk_operation(node, 1);
+    sim.cancel_end(node);
+    assert_eq!(sim.run_until_down(node, async { blocks_of("/file").await }), Some("abcd".into()));
+    sim.crash_at_disk_operation(node, 1);
+    sim.kill(node);
+    assert_eq!(sim.run_until_down(node, async { blocks_of("/file").await }), Some("abcd".into()));
+}
+
+#[test]
+#[should_panic(expected = "the node of the future that is waited for went down")]
+fn a_future_that_must_end_does_not_survive_its_node() {
+    let (mut sim, node) = with_files(12, DiskFaults::default());
+    sim.crash_at_disk_operation(node, 2);
+    sim.run(node, async { blocks_of("/file").await });
 }

@@ -1,5 +1,6 @@
 //! What the facades promise, on simulated cores.
 
+mod device;
 mod disk;
 mod network;
 mod tasks;
