@@ -48,6 +48,11 @@ pub(crate) fn crc_matches(header: &BatchHeader, bytes: &[u8]) -> bool {
     crc32c::crc32c(&bytes[CRC_FROM..header.size_bytes()]) == header.crc
 }
 
+/// The timestamp that a batch has in a time index: its greatest, or -1 for one that compaction has left no record of.
+pub(crate) fn index_timestamp(header: &BatchHeader) -> i64 {
+    if header.record_count > 0 { header.max_timestamp } else { -1 }
+}
+
 /// Stamps the time of append: timestamp type, largest timestamp, and therefore a new CRC (contract L1).
 pub(crate) fn stamp_append_time(header: &mut BatchHeader, body: &[u8], now_ms: i64) {
     header.attributes |= LOG_APPEND_TIME_BIT;

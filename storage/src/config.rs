@@ -51,7 +51,7 @@ impl FromStr for Level {
 pub const FLUSH_UNSET: i64 = i64::MAX;
 
 /// A log's settings. All of them may change while the log is open.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment never grows beyond this.
     pub segment_bytes: u32,
@@ -69,6 +69,16 @@ pub struct LogConfig {
     pub retention_bytes: i64,
     /// Whether `cleanup.policy` contains `delete`: without it time and size remove nothing.
     pub cleanup_delete: bool,
+    /// Whether `cleanup.policy` contains `compact`.
+    pub cleanup_compact: bool,
+    /// `min.cleanable.dirty.ratio`, from 0 to 1.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: younger segments are not cleaned.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: older records are cleaned whatever the ratio.
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: how long tombstones stay once a round has seen them.
+    pub delete_retention_ms: i64,
     /// `heizer.durability`, where it is set.
     pub durability: Option<Level>,
     /// `flush.messages`; [`FLUSH_UNSET`] when unset.
@@ -92,6 +102,11 @@ impl Default for LogConfig {
             retention_ms: 7 * 24 * 3600 * 1000,
             retention_bytes: -1,
             cleanup_delete: true,
+            cleanup_compact: false,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: 24 * 3600 * 1000,
             durability: None,
             flush_messages: FLUSH_UNSET,
             flush_ms: FLUSH_UNSET,
@@ -110,6 +125,15 @@ impl LogConfig {
             None if self.flush_messages == 1 => Level::Durable,
             None if self.flush_ms != FLUSH_UNSET => Level::Written,
             None => Level::Durable,
+        }
+    }
+
+    /// The age at which a segment is rolled: under the policy compact no later than records have to be cleaned, which
+    /// they cannot be in the active segment (KIP-354).
+    pub(crate) fn roll_ms(&self) -> i64 {
+        match self.cleanup_compact && self.max_compaction_lag_ms > 0 {
+            true => self.segment_ms.min(self.max_compaction_lag_ms),
+            false => self.segment_ms,
         }
     }
 

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `log/` | one partition's log: append, flush, read, look up, retain, truncate, open and recover |
 //! | `segment/` | one segment: its files, writing and sealing them, walking them |
+//! | `compact/` | log compaction: what stays, and how files are exchanged |
 //! | `tail.rs` | append chunks: disk source and tail cache in one |
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
@@ -23,6 +24,7 @@
 mod batch;
 mod census;
 mod checkpoint;
+mod compact;
 mod config;
 mod context;
 mod dir;
@@ -49,6 +51,7 @@ pub use census::{
     DirListing, LogCopy, Note, NoteKind, Whereabouts, can_be_moved, remove_log, split_log_name, topic_id_of,
     whereabouts,
 };
+pub use compact::{Cleanable, CompactError, CompactLimits, CompactReport, Pace};
 pub use config::{FLUSH_UNSET, Level, LogConfig, UnknownLevel};
 pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;

@@ -12,6 +12,10 @@ pub(crate) const METADATA: &str = "partition.metadata";
 /// partition, so that deleting records of one partition rewrites a few bytes and no other partition's line.
 pub(crate) const LOG_START: &str = "log-start-offset-checkpoint";
 
+/// Where compaction goes on: everything below is clean. Kafka keeps one such file per data directory; ours is per
+/// partition, so that it goes when its partition goes and is written by the partition's core alone.
+pub(crate) const CLEANER_OFFSET: &str = "cleaner-offset-checkpoint";
+
 const OFFSET_DIGITS: usize = 20;
 
 /// `<dir>/<offset in 20 digits>.<suffix>`
@@ -40,13 +44,13 @@ pub(crate) fn decode_metadata(text: &[u8]) -> Option<[u8; 16]> {
     decode_id(lines.next()?.strip_prefix("topic_id:")?.trim())
 }
 
-/// The text of the log start checkpoint.
-pub(crate) fn encode_log_start(offset: i64) -> Vec<u8> {
+/// The text of a checkpoint of one offset: the log start's, the cleaner's.
+pub(crate) fn encode_offset(offset: i64) -> Vec<u8> {
     format!("0\n{offset}\n").into_bytes()
 }
 
-/// The offset out of the log start checkpoint.
-pub(crate) fn decode_log_start(text: &[u8]) -> Option<i64> {
+/// The offset out of a checkpoint of one offset.
+pub(crate) fn decode_offset(text: &[u8]) -> Option<i64> {
     let mut lines = std::str::from_utf8(text).ok()?.lines();
     if lines.next()? != "0" {
         return None;

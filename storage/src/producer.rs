@@ -64,7 +64,8 @@ impl Producer {
             self.open_transaction = None;
             return;
         }
-        if batch.is_transactional() {
+        // A header that compaction has left of a batch opens nothing: its marker may be gone.
+        if batch.is_transactional() && batch.record_count > 0 {
             self.open_transaction.get_or_insert(batch.base_offset);
         }
         if self.batches.len() == BATCHES_MAX {
@@ -158,6 +159,25 @@ impl ProducerState {
     pub(crate) fn only(&self, ids: impl Iterator<Item = i64>) -> Self {
         let known = ids.filter_map(|id| self.producers.get(&id).map(|producer| (id, producer.clone())));
         Self { producers: known.collect() }
+    }
+
+    /// Whether `batch` may be the last one of its producer that a crash leaves, so that it must outlive its records
+    /// (contract L9): no later one below `committed` is known. Of a producer without data, that is its last marker.
+    pub(crate) fn may_be_last_batch(&self, batch: &BatchHeader, committed: i64) -> bool {
+        let producer = self.producers.get(&batch.producer_id).filter(|_| batch.has_producer_id());
+        producer.is_some_and(|producer| match producer.batches.is_empty() {
+            true => batch.is_control() && batch.producer_epoch == producer.epoch,
+            false => {
+                let later = batch.next_offset()..committed;
+                !batch.is_control()
+                    && !producer.batches.iter().any(|known| later.contains(&known.last_offset))
+            }
+        })
+    }
+
+    /// The first offset of the oldest transaction without a marker.
+    pub(crate) fn first_open_transaction(&self) -> Option<i64> {
+        self.producers.values().filter_map(|producer| producer.open_transaction).min()
     }
 
     pub(crate) fn len(&self) -> usize {

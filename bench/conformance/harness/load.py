@@ -65,6 +65,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"writer-{topic}")
         self._client = lib.producer(
             bootstrap,
+            # Else it forgets its brokers at a crash, and asks for them again once a second (KIP-899).
+            metadata_recovery_strategy="none",
             enable_idempotence=idempotent,
             compression_type=codec,
             acks="all",

@@ -113,6 +113,14 @@ pub struct BrokerConfig {
     pub producer_id_expiration_ms: i32,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval: Duration,
+    /// `log.cleaner.enable`.
+    pub cleaner_enable: bool,
+    /// `log.cleaner.dedupe.buffer.size`, for all cores together.
+    pub cleaner_dedupe_buffer_bytes: u64,
+    /// `log.cleaner.backoff.ms`.
+    pub cleaner_backoff: Duration,
+    /// `log.cleaner.io.max.bytes.per.second`, for all cores together.
+    pub cleaner_io_bytes_per_second: f64,
     /// `offsets.topic.num.partitions`.
     pub offsets_topic_partitions: u32,
     /// `offsets.topic.segment.bytes`.
@@ -208,6 +216,10 @@ impl BrokerConfig {
             retention_check_interval: Duration::from_millis(
                 read.long("log.retention.check.interval.ms").unsigned_abs(),
             ),
+            cleaner_enable: read.value("log.cleaner.enable").into_bool(),
+            cleaner_dedupe_buffer_bytes: read.long("log.cleaner.dedupe.buffer.size").unsigned_abs(),
+            cleaner_backoff: Duration::from_millis(read.long("log.cleaner.backoff.ms").unsigned_abs()),
+            cleaner_io_bytes_per_second: read.value("log.cleaner.io.max.bytes.per.second").into_double(),
             offsets_topic_partitions: read.unsigned("offsets.topic.num.partitions"),
             offsets_topic_segment_bytes: read.unsigned("offsets.topic.segment.bytes"),
             offsets_topic_replication_factor: read.short("offsets.topic.replication.factor"),

@@ -367,8 +367,32 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "cleanup.policy",
         CLEANUP_POLICY,
         &[one("log.cleanup.policy")],
-        "What becomes of old records: delete removes them by age and size, compact keeps the last of each key, which \
-         is accepted and not carried out yet.",
+        "What becomes of old records: delete removes them by age and size, compact keeps the last of each key.",
+    ),
+    broker(
+        "log.cleaner.enable",
+        Kind::Bool,
+        "true",
+        "Whether logs of the policy compact are compacted at all.",
+    ),
+    broker(
+        "log.cleaner.dedupe.buffer.size",
+        long(1 << 20),
+        "134217728",
+        "Memory for the keys of logs that are being compacted, shared out over the cores. A core takes no more than an \
+         eighth of heizer.memory.per.core.bytes; a log with more keys takes several rounds.",
+    ),
+    broker(
+        "log.cleaner.backoff.ms",
+        long(0),
+        "15000",
+        "How long the cleaner of a core waits when no log is in need of it.",
+    ),
+    broker(
+        "log.cleaner.io.max.bytes.per.second",
+        Kind::Double(1.0, f64::MAX),
+        "1.7976931348623157E308",
+        "Bytes that the cleaners of all cores together read and write in a second.",
     ),
     broker("log.cleaner.delete.retention.ms", long(0), "86400000", "Broker default of delete.retention.ms."),
     topic(

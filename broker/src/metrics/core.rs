@@ -32,6 +32,22 @@ pub struct CoreMetrics {
     pub partitions_offline: Cell<u64>,
     /// Data directories that have failed, now; every core knows them all.
     pub log_dirs_offline: Cell<u64>,
+    /// Rounds of compaction that came to their end.
+    pub cleaner_rounds: Cell<u64>,
+    /// Bytes that these read.
+    pub cleaner_bytes_read: Cell<u64>,
+    /// Bytes that these wrote.
+    pub cleaner_bytes_written: Cell<u64>,
+    /// Records that these left out.
+    pub cleaner_records_removed: Cell<u64>,
+    /// Rounds that failed for good.
+    pub cleaner_failures: Cell<u64>,
+    /// Partitions that are not compacted any more because of that, now.
+    pub cleaner_uncleanable: Cell<u64>,
+    /// The highest dirty ratio of a log when the cleaner last looked.
+    pub cleaner_dirty_ratio_max: Cell<f64>,
+    /// How long the last round took.
+    pub cleaner_last_round: Cell<Duration>,
     requests: [Cell<u64>; API_KEYS_MAX],
     errors: [Cell<u64>; API_KEYS_MAX],
     produce_latency: RefCell<Histogram<u64>>,
@@ -49,6 +65,14 @@ impl CoreMetrics {
             log_appends: Cell::default(),
             partitions_offline: Cell::default(),
             log_dirs_offline: Cell::default(),
+            cleaner_rounds: Cell::default(),
+            cleaner_bytes_read: Cell::default(),
+            cleaner_bytes_written: Cell::default(),
+            cleaner_records_removed: Cell::default(),
+            cleaner_failures: Cell::default(),
+            cleaner_uncleanable: Cell::default(),
+            cleaner_dirty_ratio_max: Cell::default(),
+            cleaner_last_round: Cell::default(),
             requests: [const { Cell::new(0) }; API_KEYS_MAX],
             errors: [const { Cell::new(0) }; API_KEYS_MAX],
             produce_latency: RefCell::new(latencies()),
@@ -92,6 +116,13 @@ impl CoreMetrics {
             log_appends: self.log_appends.get(),
             partitions_offline: self.partitions_offline.get(),
             log_dirs_offline: self.log_dirs_offline.get(),
+            cleaner_rounds: self.cleaner_rounds.get(),
+            cleaner_bytes: [self.cleaner_bytes_read.get(), self.cleaner_bytes_written.get()],
+            cleaner_records_removed: self.cleaner_records_removed.get(),
+            cleaner_failures: self.cleaner_failures.get(),
+            cleaner_uncleanable: self.cleaner_uncleanable.get(),
+            cleaner_dirty_ratio_max: self.cleaner_dirty_ratio_max.get(),
+            cleaner_last_round: self.cleaner_last_round.get(),
             requests: read(&self.requests),
             errors: read(&self.errors),
             produce_latency: self.produce_latency.borrow().clone(),
@@ -137,6 +168,15 @@ pub struct CoreSnapshot {
     pub(super) log_appends: u64,
     pub(super) partitions_offline: u64,
     pub(super) log_dirs_offline: u64,
+    pub(super) cleaner_rounds: u64,
+    /// Read, written.
+    pub(super) cleaner_bytes: [u64; 2],
+    pub(super) cleaner_records_removed: u64,
+    pub(super) cleaner_failures: u64,
+    pub(super) cleaner_uncleanable: u64,
+    /// The greatest of all cores, as the next one.
+    pub(super) cleaner_dirty_ratio_max: f64,
+    pub(super) cleaner_last_round: Duration,
     /// By API key.
     pub(super) requests: Vec<u64>,
     /// By API key.
@@ -165,6 +205,10 @@ impl CoreSnapshot {
             (&mut self.fetches_waiting, other.fetches_waiting),
             (&mut self.log_appends, other.log_appends),
             (&mut self.partitions_offline, other.partitions_offline),
+            (&mut self.cleaner_rounds, other.cleaner_rounds),
+            (&mut self.cleaner_records_removed, other.cleaner_records_removed),
+            (&mut self.cleaner_failures, other.cleaner_failures),
+            (&mut self.cleaner_uncleanable, other.cleaner_uncleanable),
             (&mut self.connections, other.connections),
             (&mut self.connections_opened, other.connections_opened),
             (&mut self.network_bytes_in, other.network_bytes_in),
@@ -180,6 +224,9 @@ impl CoreSnapshot {
             *sum = sum.wrapping_add(amount);
         }
         self.log_dirs_offline = self.log_dirs_offline.max(other.log_dirs_offline);
+        self.cleaner_dirty_ratio_max = self.cleaner_dirty_ratio_max.max(other.cleaner_dirty_ratio_max);
+        self.cleaner_last_round = self.cleaner_last_round.max(other.cleaner_last_round);
+        add_each(&mut self.cleaner_bytes, &other.cleaner_bytes);
         add_each(&mut self.requests, &other.requests);
         add_each(&mut self.errors, &other.errors);
         add_each(&mut self.connections_closed, &other.connections_closed);

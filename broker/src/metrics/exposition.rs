@@ -47,6 +47,7 @@ impl Collector for Exposition {
         self.encode_requests(&mut out)?;
         self.encode_connections(&mut out)?;
         self.encode_data(&mut out)?;
+        self.encode_cleaner(&mut out)?;
         self.encode_process(&mut out)
     }
 }
@@ -102,6 +103,27 @@ impl Exposition {
         out.counter("heizer_sendfile_waits", "Waits of one connection for pages", sends.waits)?;
         let help = "Bytes that were not in the page cache when their turn to be sent came";
         out.counter("heizer_sendfile_missed_bytes", help, sends.missed_bytes)
+    }
+
+    fn encode_cleaner(&self, out: &mut Out<'_>) -> fmt::Result {
+        let all = &self.merged;
+        out.counter("heizer_cleaner_rounds", "Rounds of compaction", all.cleaner_rounds)?;
+        let [read, written] = all.cleaner_bytes;
+        out.counter("heizer_cleaner_read_bytes", "Bytes read by compaction", read)?;
+        out.counter("heizer_cleaner_written_bytes", "Bytes written by compaction", written)?;
+        let removed = all.cleaner_records_removed;
+        out.counter("heizer_cleaner_removed_records", "Records removed by compaction", removed)?;
+        out.counter("heizer_cleaner_failures", "Rounds that failed for good", all.cleaner_failures)?;
+        let uncleanable = all.cleaner_uncleanable as f64;
+        out.gauge(
+            "heizer_cleaner_uncleanable_partitions",
+            "Partitions that cannot be compacted",
+            uncleanable,
+        )?;
+        let ratio = all.cleaner_dirty_ratio_max;
+        out.gauge("heizer_cleaner_dirty_ratio_max", "Highest dirty ratio of a compacted log", ratio)?;
+        let last = all.cleaner_last_round.as_secs_f64();
+        out.gauge("heizer_cleaner_last_round_seconds", "Longest of the cores' last rounds", last)
     }
 
     fn encode_process(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -245,6 +267,21 @@ mod tests {
         has(&text, "# TYPE heizer_produced_records counter");
         assert!(!text.contains("api=\"Heartbeat\""), "what never happened is left out");
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn compaction_is_added_up_and_its_gauges_are_the_greatest() {
+        let count = |metrics: &CoreMetrics| {
+            CoreMetrics::add(&metrics.cleaner_bytes_written, 700);
+            metrics.cleaner_uncleanable.set(1);
+            metrics.cleaner_dirty_ratio_max.set(0.25);
+            metrics.cleaner_last_round.set(Duration::from_millis(1_500));
+        };
+        let text = text(count, 2);
+        has(&text, "heizer_cleaner_written_bytes_total 1400");
+        has(&text, "heizer_cleaner_uncleanable_partitions 2.0");
+        has(&text, "heizer_cleaner_dirty_ratio_max 0.25");
+        has(&text, "heizer_cleaner_last_round_seconds 1.5");
     }
 
     #[test]

@@ -36,9 +36,6 @@ use crate::partition::Partition;
 /// Logs of one core opened or closed at the same time.
 const LOGS_AT_ONCE: usize = 32;
 
-/// How often idle append chunks are given back.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-
 /// The room could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -378,47 +375,13 @@ impl Shard {
         }
     }
 
-    /// Starts what runs beside requests: timers of groups, retention, housekeeping.
+    /// Starts what runs beside requests: timers of groups, retention, compaction, housekeeping.
     pub fn start_background(self: &Rc<Self>) {
         task::spawn(self.groups.clone().keep_time());
         task::spawn(self.clone().keep_house());
         task::spawn(self.clone().watch_raft());
         self.ready.set(true);
-    }
-
-    async fn keep_house(self: Rc<Self>) {
-        let retention_every = self.node.config.retention_check_interval;
-        let mut retention_due = time::now() + retention_every;
-        loop {
-            time::sleep(SWEEP_INTERVAL.min(retention_every)).await;
-            self.storage.sweep_idle();
-            if time::now() >= retention_due {
-                retention_due = time::now() + retention_every;
-                self.apply_retention().await;
-            }
-        }
-    }
-
-    /// Deletes what retention lets go of, a partition after the other, within the background's share.
-    async fn apply_retention(&self) {
-        /// Percent of the core.
-        const SHARE: u32 = 10;
-        let mut pacer = task::Pacer::new(SHARE);
-        for partition in self.partitions() {
-            let log = partition.log();
-            log.expire_producers(time::wall_clock_ms());
-            match log.apply_retention(time::wall_clock_ms(), partition.high_watermark()).await {
-                Ok(0) => {}
-                Ok(segments) => {
-                    let (topic, index) = (partition.topic(), partition.index());
-                    tracing::info!(%topic, partition = index, segments, "deleted old segments");
-                }
-                // A partition that is going, or one whose failure has been logged where it happened.
-                Err(StorageError::Closed { .. } | StorageError::Failed(_)) => {}
-                Err(error) => tracing::warn!(%error, "retention could not be applied"),
-            }
-            pacer.checkpoint().await;
-        }
+        task::spawn(self.clone().keep_clean());
     }
 
     /// No more requests are taken for good: `is_ready` is false from here.

@@ -1,6 +1,7 @@
 //! One core's room: the partitions it owns, the raft groups that govern them, the coordinators on top, and the fetches
 //! of its connections. Everything here runs on that core; other cores reach it by messages to [`Shard`], their room.
 
+mod cleaning;
 mod control;
 mod dirs;
 mod groups;

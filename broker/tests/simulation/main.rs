@@ -11,6 +11,7 @@ mod kafka;
 mod logs;
 mod seeds;
 
+mod compaction;
 mod crashes;
 mod directories;
 mod fetching;

@@ -217,7 +217,7 @@ impl State {
         bytes: usize,
         now_ms: i64,
     ) -> Result<(), AppendError> {
-        let LogConfig { segment_bytes, segment_ms, segment_index_bytes, .. } = self.config;
+        let LogConfig { segment_bytes, segment_index_bytes, .. } = self.config;
         let active = self.active();
         let last_offset = plan.last().map_or(-1, |last| last.header.last_offset());
         let overflows = last_offset - active.base() > i64::from(i32::MAX);
@@ -233,7 +233,7 @@ impl State {
         let due = overflows
             || active.is_sealed()
             || active.bytes() + bytes as u64 > u64::from(segment_bytes)
-            || active.is_past(segment_ms, timestamp, now_ms)
+            || active.is_past(self.config.roll_ms(), timestamp, now_ms)
             || active.indexes_full(segment_index_bytes);
         if due {
             self.roll(log, now_ms);

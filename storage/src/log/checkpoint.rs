@@ -97,6 +97,21 @@ impl Log {
         let (Some(checkpoints), Some(key)) = (self.home.checkpoints(), self.key()) else { return Ok(()) };
         Ok(checkpoints.forget(key).await?)
     }
+
+    /// Sealed segments that end at `end` are about to be exchanged for another one: a checkpoint taken while one of them
+    /// was growing must not be looked for in that.
+    pub(super) async fn forget_checkpoint_up_to(&self, end: i64) -> Result<(), StorageError> {
+        let concerned = {
+            let growth = &self.state.borrow().growth;
+            let pending = growth.pending.as_ref().is_some_and(|pending| pending.0.next_offset <= end);
+            pending || (growth.noted_end > 0 && growth.noted_end <= end)
+        };
+        if concerned {
+            self.forget_checkpoint().await?;
+            self.note_growth();
+        }
+        Ok(())
+    }
 }
 
 impl State {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use heizer_wire::record_batch::{BatchView, batches};
 
+use crate::batch::index_timestamp;
 use crate::error::{ReadError, StorageError};
 use crate::log::Log;
 use crate::rope::join;
@@ -85,7 +86,7 @@ impl Log {
             }
             for batch in batches(join(read.parts)) {
                 let batch = batch.map_err(|error| damaged(segment, &error.to_string()))?;
-                largest = largest.max(Some(batch.header().max_timestamp));
+                largest = largest.max(Some(index_timestamp(batch.header())));
             }
             from = read.next_offset;
         }

@@ -18,7 +18,7 @@ impl Log {
     /// Removes segments that are wholly below `high_watermark`, oldest first (contract L6): those below the log
     /// start, and where the cleanup policy says delete, those past retention by time or size. Returns how many.
     ///
-    /// One call at a time, not beside a truncation; appends and reads go on.
+    /// Appends and reads go on. Does nothing while the log is compacted, truncated or closed.
     pub async fn apply_retention(&self, now_ms: i64, high_watermark: i64) -> Result<usize, StorageError> {
         let removed = self.remove_expired(now_ms, high_watermark).await;
         removed.inspect_err(|error| self.home.note(error))
@@ -26,6 +26,7 @@ impl Log {
 
     async fn remove_expired(&self, now_ms: i64, high_watermark: i64) -> Result<usize, StorageError> {
         self.check_open()?;
+        let Some(_maintenance) = self.maintain() else { return Ok(0) };
         let segments: Vec<_> = self.state.borrow().segments.iter().cloned().collect();
         for segment in
             segments.iter().filter(|segment| segment.max_timestamp().is_none() && segment.is_sealed())
@@ -90,7 +91,7 @@ impl Log {
             self.flush().await?;
         }
         let path = self.dir.join(LOG_START);
-        fs::write_atomic(&path, paths::encode_log_start(new_start)).await.at(&path, "write")?;
+        fs::write_atomic(&path, paths::encode_offset(new_start)).await.at(&path, "write")?;
         self.state.borrow_mut().advance_start(new_start);
         self.start_flush();
         self.advance.notify_all();

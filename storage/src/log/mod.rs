@@ -7,6 +7,7 @@
 pub(crate) mod accept;
 mod append;
 mod checkpoint;
+mod compact;
 mod flush;
 mod lookup;
 mod maintain;
@@ -95,6 +96,10 @@ struct State {
     home_durable: bool,
     producers: ProducerState,
     role: Role,
+    /// Retention or compaction is at work on sealed segments.
+    maintained: bool,
+    /// Compaction has cleaned everything below, as far as there is anything.
+    clean_to: i64,
     /// How many wait for the role to become exclusive: nothing is appended meanwhile.
     exclusive_waiting: usize,
     /// Somebody waits for durability up to here, whatever the level.
@@ -334,6 +339,17 @@ impl Log {
         self.work.notify_all();
     }
 
+    /// Takes the sealed segments for retention or compaction; none while somebody else has them or wants the whole log.
+    fn maintain(&self) -> Option<Maintenance> {
+        let mut state = self.state.borrow_mut();
+        let taken = state.maintained || state.role == Role::Exclusive || state.exclusive_waiting > 0;
+        if taken || state.closed {
+            return None;
+        }
+        state.maintained = true;
+        Some(Maintenance { log: self.me() })
+    }
+
     /// Waits until nobody writes and takes the files for the caller, who gives them back with `release`.
     async fn take_exclusive(&self) -> Exclusive {
         let _waiting = Waiting::new(self);
@@ -341,7 +357,7 @@ impl Log {
             let idle = self.idle.listen();
             {
                 let mut state = self.state.borrow_mut();
-                if state.role == Role::Idle {
+                if state.role == Role::Idle && !state.maintained {
                     state.role = Role::Exclusive;
                     return Exclusive { log: self.me() };
                 }
@@ -367,6 +383,18 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.log.state.borrow_mut().exclusive_waiting -= 1;
+    }
+}
+
+/// The right to remove and exchange sealed segments beside appends, given back when dropped.
+struct Maintenance {
+    log: Rc<Log>,
+}
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        self.log.state.borrow_mut().maintained = false;
+        self.log.idle.notify_all();
     }
 }
 

@@ -18,8 +18,9 @@ use heizer_runtime::fs::{self, File, OpenOptions};
 use heizer_runtime::sync::Event;
 use heizer_runtime::time::wall_clock_ms;
 
-use crate::batch::{HEADER_BYTES, parse_header};
+use crate::batch::{HEADER_BYTES, index_timestamp, parse_header};
 use crate::checkpoint::{Checkpoint, PartitionKey};
+use crate::compact::{LOG_SWAP, finish_swap, is_cleaned};
 use crate::config::LogConfig;
 use crate::context::StorageContext;
 use crate::dir::LogDir;
@@ -28,7 +29,7 @@ use crate::error::{IoContext, OpenError, StorageError};
 use crate::index::Indexes;
 use crate::log::checkpoint::Growth;
 use crate::log::{Log, Role, State, accept, roll_jitter_ms};
-use crate::paths::{self, EPOCHS, INDEX, LOG, LOG_START, METADATA, SNAPSHOT, TIME_INDEX};
+use crate::paths::{self, CLEANER_OFFSET, EPOCHS, INDEX, LOG, LOG_START, METADATA, SNAPSHOT, TIME_INDEX};
 use crate::producer::ProducerState;
 use crate::segment::{Found, Segment, Step, Walker, read_if_there, read_index_files, remove_if_there};
 use crate::tail::block_floor;
@@ -127,6 +128,8 @@ impl Log {
             home_durable: opened.home_durable,
             producers: opened.producers,
             role: Role::Idle,
+            maintained: false,
+            clean_to: opened.clean_to,
             exclusive_waiting: 0,
             forced_end: log_end,
             dirty_since: None,
@@ -158,6 +161,7 @@ struct Listing {
     metadata: bool,
     epochs: bool,
     log_start: bool,
+    cleaner_offset: bool,
     /// Segment files: base offset to length.
     logs: BTreeMap<i64, u64>,
     /// Bases with both index files.
@@ -175,8 +179,9 @@ impl Listing {
             entries => entries.at(dir, "list")?,
         };
         let mut index_files: BTreeMap<i64, u32> = BTreeMap::new();
+        let mut swaps = Vec::new();
         for entry in entries {
-            if entry.name.ends_with(".tmp") || entry.name.ends_with(".deleted") {
+            if entry.name.ends_with(".tmp") || entry.name.ends_with(".deleted") || is_cleaned(&entry.name) {
                 remove_if_there(&dir.join(&entry.name)).await?;
                 continue;
             }
@@ -190,14 +195,22 @@ impl Listing {
                 }
                 Some((base, INDEX | TIME_INDEX)) => *index_files.entry(base).or_default() += 1,
                 Some((offset, SNAPSHOT)) => listing.snapshots.push(offset),
+                Some((base, LOG_SWAP)) => swaps.push(base),
                 Some(_) => {}
                 None => match &*entry.name {
                     METADATA => listing.metadata = true,
                     EPOCHS => listing.epochs = true,
                     LOG_START => listing.log_start = true,
+                    CLEANER_OFFSET => listing.cleaner_offset = true,
                     _ => {}
                 },
             }
+        }
+        if !swaps.is_empty() {
+            for base in swaps {
+                finish_swap(dir, base).await?;
+            }
+            return Box::pin(Self::read(dir)).await;
         }
         listing.indexed =
             index_files.into_iter().filter(|&(_, files)| files == 2).map(|(base, _)| base).collect();
@@ -233,6 +246,7 @@ async fn check_owner(dir: &Path, topic_id: [u8; 16], listing: &Listing) -> Resul
 struct Opened {
     segments: VecDeque<Rc<Segment>>,
     log_start: i64,
+    clean_to: i64,
     epochs: EpochCache,
     checkpointed: EpochCache,
     home_durable: bool,
@@ -255,7 +269,7 @@ impl Opened {
         let epochs = if listing.epochs { read_if_there(&dir.join(EPOCHS)).await? } else { None };
         let on_disk = epochs.and_then(|text| EpochCache::decode(&text));
         let start = if listing.log_start { read_if_there(&dir.join(LOG_START)).await? } else { None };
-        let checkpointed_start = start.and_then(|text| paths::decode_log_start(&text));
+        let checkpointed_start = start.and_then(|text| paths::decode_offset(&text));
         let bases: Vec<(i64, u64)> = listing.logs.iter().map(|(&base, &bytes)| (base, bytes)).collect();
         self.check_checkpoint(dir, listing)?;
         let trusted = accept::trusted_segments(&bases, &listing.indexed, mode, on_disk.is_some());
@@ -283,7 +297,10 @@ impl Opened {
         if checkpointed_start.is_some_and(|start| start > log_end) {
             // It would bite once the log has grown again.
             let path = dir.join(LOG_START);
-            fs::write_atomic(&path, paths::encode_log_start(log_end)).await.at(&path, "write")?;
+            fs::write_atomic(&path, paths::encode_offset(log_end)).await.at(&path, "write")?;
+        }
+        if listing.cleaner_offset {
+            self.clean_to = read_clean_to(dir, log_end).await?;
         }
         // What the file has beyond the log's end describes no data, and goes when it is written next.
         self.epochs.truncate_end(log_end);
@@ -449,6 +466,17 @@ impl Opened {
     }
 }
 
+/// Where compaction goes on. What is appended to a log that has lost its end is not clean because what was there before
+/// it had been: the checkpoint is brought down before that.
+async fn read_clean_to(dir: &Path, log_end: i64) -> Result<i64, StorageError> {
+    let path = dir.join(CLEANER_OFFSET);
+    let clean_to = read_if_there(&path).await?.and_then(|text| paths::decode_offset(&text)).unwrap_or(0);
+    if clean_to > log_end {
+        fs::write_atomic(&path, paths::encode_offset(log_end)).await.at(&path, "write")?;
+    }
+    Ok(clean_to.min(log_end))
+}
+
 /// The newest whole snapshot at or below `end`, and where it was taken; an empty one at 0 if there is none.
 pub(super) async fn newest_snapshot(
     dir: &Path,
@@ -572,10 +600,10 @@ impl Scan {
                 relative,
                 position,
                 bytes.len(),
-                header.max_timestamp,
+                index_timestamp(&header),
                 config.index_interval_bytes,
             );
-            self.first_timestamp.get_or_insert(header.max_timestamp);
+            self.first_timestamp.get_or_insert(index_timestamp(&header));
             epochs.assign(header.partition_leader_epoch, header.base_offset);
             producers.take(&header, now_ms);
             self.next_offset = header.next_offset();

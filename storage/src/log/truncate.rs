@@ -5,6 +5,7 @@ use std::rc::Rc;
 use heizer_runtime::fs;
 use heizer_runtime::time::wall_clock_ms;
 
+use crate::batch::index_timestamp;
 use crate::error::{IoContext, StorageError};
 use crate::index::Indexes;
 use crate::log::open::{newest_snapshot, replay_producers};
@@ -61,6 +62,7 @@ impl Log {
         segment.load_indexes().await?;
         let found = self.find_cut(&segment, offset).await?;
         let (bytes, end) = (found.bytes, found.next_offset);
+        self.lower_clean_to(end).await?;
         let shorter = Segment::found(&self.dir, segment.base(), found, self.home.context());
         let later: Vec<Rc<Segment>> = {
             let mut state = self.state.borrow_mut();
@@ -87,7 +89,7 @@ impl Log {
         if self.log_start() == end {
             // The checkpoint may say more, and would bite once the log has grown again.
             let path = self.dir.join(LOG_START);
-            fs::write_atomic(&path, paths::encode_log_start(end)).await.at(&path, "write")?;
+            fs::write_atomic(&path, paths::encode_offset(end)).await.at(&path, "write")?;
         }
         self.reload_producers(end).await
     }
@@ -101,15 +103,18 @@ impl Log {
             segment.with_indexes(|indexes| (near(indexes), indexes.clone())).unwrap_or_default();
         let file = segment.open_file().await?;
         let mut walker = Walker::new(file, segment.path(), near.into(), segment.bytes());
-        let (mut bytes, mut next_offset) = (segment.bytes(), segment.next_offset());
+        // In a log with gaps the end is where the last batch that stays ends: a later opening finds no other.
+        let (mut bytes, mut next_offset) = (segment.bytes(), segment.base());
         let mut since_entry: Option<(i64, i64)> = None;
         while let Step::Batch { header, position, .. } = walker.next().await? {
             if header.last_offset() >= offset {
-                (bytes, next_offset) = (position, offset.min(header.base_offset));
+                bytes = position;
                 break;
             }
-            if since_entry.is_none_or(|(largest, _)| header.max_timestamp > largest) {
-                since_entry = Some((header.max_timestamp, header.last_offset()));
+            next_offset = header.next_offset();
+            let timestamp = index_timestamp(&header);
+            if since_entry.is_none_or(|(largest, _)| timestamp > largest) {
+                since_entry = Some((timestamp, header.last_offset()));
             }
         }
         let position = u32::try_from(bytes).expect("segment.bytes fits u32");
@@ -134,6 +139,7 @@ impl Log {
     async fn restart_at(&self, offset: i64, _exclusive: &Exclusive) -> Result<(), StorageError> {
         self.forget_checkpoint().await?;
         self.settle_home(None).await?;
+        self.lower_clean_to(offset).await?;
         let fresh = {
             let config = self.config();
             self.fresh_segment(offset, wall_clock_ms(), &config)

@@ -13,6 +13,8 @@ use heizer_runtime::buf::AlignedBuf;
 use heizer_runtime::fs::{self, File, OpenOptions};
 use heizer_runtime::sync::Event;
 
+use crate::batch::{HEADER_BYTES, index_timestamp, parse_header};
+use crate::compact::Cleaned;
 use crate::context::{Charge, StorageContext};
 use crate::error::{IoContext, StorageError};
 use crate::index::Indexes;
@@ -86,6 +88,11 @@ pub(crate) struct Segment {
     used: Cell<bool>,
     /// The producer snapshot at its end, from the roll until it is written.
     snapshot: RefCell<Option<Vec<u8>>>,
+    /// Another segment takes the place of its files: what is open stays open, and nothing is found by name any more.
+    retired: Cell<bool>,
+    /// Index files are being written anew.
+    rewriting_indexes: Cell<bool>,
+    indexes_rewritten: Event,
 }
 
 impl Segment {
@@ -107,6 +114,23 @@ impl Segment {
         let segment = Self::new(dir, base, tail, IndexPlace::Sealed(None), ctx, 0);
         segment.next_offset.set(next_offset);
         segment.file.borrow_mut().exists = true;
+        segment
+    }
+
+    /// A segment that compaction has made. Its file has its right name by now.
+    pub(crate) fn cleaned(
+        dir: &Path,
+        cleaned: Cleaned,
+        replaced: &Segment,
+        ctx: &Rc<StorageContext>,
+    ) -> Rc<Self> {
+        let segment = Self::sealed(dir, cleaned.base, cleaned.bytes, cleaned.next_offset, ctx);
+        segment.max_timestamp.set(Some(cleaned.indexes.max_timestamp));
+        segment.first_timestamp.set(Some(cleaned.first_timestamp.unwrap_or(-1)));
+        // Retention by time goes on counting where the timestamps say nothing.
+        segment.judged_ms.set(replaced.judged_ms.get());
+        segment.keep_open(cleaned.file);
+        segment.keep_indexes(cleaned.indexes);
         segment
     }
 
@@ -201,6 +225,9 @@ impl Segment {
             damaged: Cell::new(false),
             used: Cell::new(false),
             snapshot: RefCell::new(None),
+            retired: Cell::new(false),
+            rewriting_indexes: Cell::new(false),
+            indexes_rewritten: Event::new(),
         })
     }
 
@@ -372,14 +399,19 @@ impl Segment {
         if !self.is_sealed() {
             return self.complete_indexes().await;
         }
-        let indexes = match self.read_index_files().await? {
+        let read = self.read_index_files().await;
+        if self.retired.get() && self.with_indexes(|_| ()).is_some() {
+            // What was read may be another segment's; this one's are in memory since before that.
+            return Ok(());
+        }
+        let indexes = match read? {
             Some(indexes) => indexes,
             None => {
                 tracing::warn!(segment = %self.path.display(), "rebuilding missing or damaged indexes");
                 let (mut indexes, damage) = self.index_up_to(self.bytes()).await?;
                 indexes.finish();
                 match damage {
-                    None => self.write_indexes(&indexes).await?,
+                    None => self.rewrite_indexes(&indexes).await?,
                     // What can be read of it is found by these; its files would say that it is whole.
                     Some(reason) => drop(self.quarantine(&reason)),
                 }
@@ -389,14 +421,66 @@ impl Segment {
         if self.max_timestamp.get().is_none() {
             self.max_timestamp.set(Some(indexes.max_timestamp));
         }
-        let charge = self.ctx.charge_index(self, indexes.memory());
-        if let IndexPlace::Sealed(cached) = &mut *self.indexes.borrow_mut() {
-            *cached = Some((Rc::new(indexes), charge));
-        }
+        self.keep_indexes(indexes);
         Ok(())
     }
 
+    /// Writes the index files, unless they are those of another segment by now.
+    async fn rewrite_indexes(&self, indexes: &Indexes) -> Result<(), StorageError> {
+        if self.retired.get() || self.rewriting_indexes.replace(true) {
+            return Ok(());
+        }
+        let written = self.write_indexes(indexes).await;
+        self.rewriting_indexes.set(false);
+        self.indexes_rewritten.notify_all();
+        written
+    }
+
+    /// Holds the indexes of a sealed segment in memory, within the core's budget.
+    fn keep_indexes(self: &Rc<Self>, indexes: Indexes) {
+        let charge = self.ctx.charge_index(self, indexes.memory());
+        if let IndexPlace::Sealed(cached) = &mut *self.indexes.borrow_mut()
+            && (cached.is_none() || !self.retired.get())
+        {
+            *cached = Some((Rc::new(indexes), charge));
+        }
+    }
+
+    /// Gets the segment ready to lose its files to another one: what its readers may need of them is open or in memory
+    /// from here on, and stays.
+    pub(crate) async fn retire(self: &Rc<Self>) -> Result<(), StorageError> {
+        self.retired.set(true);
+        loop {
+            let rewritten = self.indexes_rewritten.listen();
+            if !self.rewriting_indexes.get() {
+                break;
+            }
+            rewritten.await;
+        }
+        self.open_file().await?;
+        self.load_indexes().await
+    }
+
+    /// The segment keeps its files after all.
+    pub(crate) fn reinstate(&self) {
+        self.retired.set(false);
+    }
+
+    /// The timestamp of the first batch of a sealed segment, -1 without one.
+    pub(crate) async fn load_first_timestamp(self: &Rc<Self>) -> Result<i64, StorageError> {
+        if let Some(first) = self.first_timestamp.get() {
+            return Ok(first);
+        }
+        let header = self.read(0..self.bytes().min(HEADER_BYTES as u64)).await?;
+        let first = parse_header(&header).map_or(-1, |header| index_timestamp(&header));
+        self.first_timestamp.set(Some(first));
+        Ok(first)
+    }
+
     pub(crate) fn drop_cached_indexes(&self) {
+        if self.retired.get() {
+            return;
+        }
         if let IndexPlace::Sealed(cached) = &mut *self.indexes.borrow_mut() {
             *cached = None;
         }
@@ -438,7 +522,7 @@ impl Segment {
                 relative,
                 position,
                 header.size_bytes(),
-                header.max_timestamp,
+                index_timestamp(&header),
                 DEFAULT_INDEX_INTERVAL_BYTES,
             );
         }
@@ -452,8 +536,14 @@ impl Segment {
             return Ok(file);
         }
         let options = OpenOptions { read: true, write: true, direct: true, ..OpenOptions::default() };
-        let file = File::open(&self.path, options).await.at(&self.path, "open")?;
-        Ok(self.keep_open(file))
+        let opened = File::open(&self.path, options).await;
+        if self.retired.get()
+            && let Some(file) = self.file.borrow().open.clone()
+        {
+            // By now the name may be another segment's; this one's file is open since before that.
+            return Ok(file);
+        }
+        Ok(self.keep_open(opened.at(&self.path, "open")?))
     }
 
     /// Uses `file`, opened for reading and direct writing, from here on.
@@ -480,6 +570,9 @@ impl Segment {
 
     /// Lets go of the file; operations under way keep it open until they are done.
     pub(crate) fn close_file(&self) {
+        if self.retired.get() {
+            return;
+        }
         self.file.borrow_mut().open = None;
         cached::close(&self.cached);
     }

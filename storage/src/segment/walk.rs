@@ -61,6 +61,11 @@ impl Walker {
         self.position
     }
 
+    /// Whether nothing is left.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.position == self.end
+    }
+
     pub(crate) async fn next(&mut self) -> Result<Step, StorageError> {
         let left = self.end - self.position;
         if left == 0 {

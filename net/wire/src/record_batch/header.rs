@@ -19,11 +19,11 @@ const PRODUCER_EPOCH: usize = 51;
 const BASE_SEQUENCE: usize = 53;
 const RECORD_COUNT: usize = 57;
 
-const COMPRESSION_BITS: i16 = 0b111;
+pub(super) const COMPRESSION_BITS: i16 = 0b111;
 const LOG_APPEND_TIME_BIT: i16 = 1 << 3;
 const TRANSACTIONAL_BIT: i16 = 1 << 4;
 const CONTROL_BIT: i16 = 1 << 5;
-const DELETE_HORIZON_BIT: i16 = 1 << 6;
+pub(super) const DELETE_HORIZON_BIT: i16 = 1 << 6;
 
 const _: () = assert!(RECORD_COUNT + size_of::<i32>() == HEADER_BYTES);
 
@@ -172,6 +172,11 @@ impl BatchHeader {
     /// Whether the base timestamp holds the delete horizon (KIP-534).
     pub fn has_delete_horizon(&self) -> bool {
         self.attributes & DELETE_HORIZON_BIT != 0
+    }
+
+    /// When the tombstones and markers of the batch may go, in ms (KIP-534); none until compaction has seen them.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        self.has_delete_horizon().then_some(self.base_timestamp)
     }
 
     /// Whether an idempotent producer wrote the batch.

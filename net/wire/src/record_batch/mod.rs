@@ -17,6 +17,7 @@ mod compression;
 mod header;
 mod produce;
 mod record;
+mod rewrite;
 mod varint;
 mod view;
 
@@ -28,4 +29,5 @@ pub use header::{
 };
 pub use produce::{ProduceError, ProduceInfo, ProduceRules, WalkedRecords, validate_produce};
 pub use record::{Record, RecordError, RecordHeader, RecordIter};
+pub use rewrite::{RawRecord, RawRecords, UnpackedBatch, empty_batch};
 pub use view::{BatchError, BatchIter, BatchView, batches};

@@ -60,7 +60,7 @@ pub(super) struct RecordParts {
     pub(super) timestamp_delta: i64,
     pub(super) offset_delta: i32,
     pub(super) key: Option<Range<usize>>,
-    value: Option<Range<usize>>,
+    pub(super) value: Option<Range<usize>>,
     /// Where the headers start (behind their count), and how many there are.
     headers_at: usize,
     header_count: usize,

@@ -3,6 +3,7 @@
 use super::RecordError;
 
 /// A position in the bytes of records. Reads never go past the end.
+#[derive(Debug)]
 pub(super) struct Cursor<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) position: usize,

@@ -5,4 +5,5 @@ mod framing;
 mod hostile;
 mod oracle;
 pub(crate) mod random;
+mod rewrite;
 mod seeds;

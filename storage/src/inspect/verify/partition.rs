@@ -94,7 +94,7 @@ async fn log_start(verifier: &mut Verifier<'_>, dir: &PartitionDir) -> Result<i6
     let own = match read_small_if_there(&path).await? {
         None => None,
         Some(text) => {
-            let start = paths::decode_log_start(&text);
+            let start = paths::decode_offset(&text);
             if start.is_none() {
                 verifier.error(&path, None, None, "holds no offset");
             }

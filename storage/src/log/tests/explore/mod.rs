@@ -197,7 +197,7 @@ impl Scenario {
         sim.set_disk_faults(node, self.faults);
         let before = sim.disk_operations(node);
         let bench = Rc::new(Bench::default());
-        bench.noting.set(self.seed % 4 > 0);
+        bench.noting.set(!self.seed.is_multiple_of(4));
         let mut life = Life { sim, node, bench: bench.clone(), config: self.config.clone(), operations: 0 };
         if let Some((at, ending)) = end {
             life.end_at(at, ending);
