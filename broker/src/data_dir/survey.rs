@@ -94,7 +94,8 @@ impl Survey {
             Ok(Looked { id, clean, listing }) => {
                 let was_known = before.iter().any(|known| known.id == id);
                 // A new directory was left by nobody.
-                let mode = if clean || listing.logs.is_empty() { OpenMode::Clean } else { OpenMode::Unclean };
+                let is_new = !was_known && listing.logs.is_empty();
+                let mode = if clean || is_new { OpenMode::Clean } else { OpenMode::Unclean };
                 self.dirs.push(DirFacts { path, id, mode, was_known, failure: None });
                 self.listings.push(listing);
             }
