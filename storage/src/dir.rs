@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use heizer_runtime::cores::{self, CoreId};
 
@@ -10,6 +11,7 @@ use crate::checkpoint::{self, Checkpoints, PartitionKey};
 use crate::context::StorageContext;
 use crate::error::{LogFailed, StorageError};
 use crate::flush::{FlushCounts, SharedFlush};
+use crate::health::{Health, OnFailure};
 use crate::log::Log;
 use crate::space::Space;
 
@@ -23,6 +25,7 @@ pub struct LogDir {
     logs: RefCell<Vec<Weak<Log>>>,
     checkpoints: RefCell<Option<Rc<Checkpoints>>>,
     flush: Rc<SharedFlush>,
+    health: Rc<Health>,
 }
 
 impl LogDir {
@@ -44,6 +47,7 @@ impl LogDir {
                 logs: RefCell::default(),
                 checkpoints: RefCell::default(),
                 flush,
+                health: Rc::default(),
             }
         })
     }
@@ -112,6 +116,26 @@ impl LogDir {
             Some(checkpoints) => checkpoints.forget(PartitionKey { topic_id, partition }).await,
             None => Ok(()),
         }
+    }
+
+    /// Why the directory has failed as a whole, if it has.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.health.failure()
+    }
+
+    /// `tell` is called, once, when an operation in here has failed in a way that means the whole directory.
+    pub fn on_failure(&self, tell: OnFailure) {
+        self.health.on_failure(tell);
+    }
+
+    /// The directory has failed, as somebody else found out.
+    pub fn fail(&self, reason: &str) {
+        self.health.fail(reason);
+    }
+
+    /// Takes note of an error in here: one of the device fails the directory.
+    pub fn note(&self, error: &StorageError) {
+        self.health.note(&self.path, error);
     }
 
     /// How this core's durable writes in here got onto stable storage.

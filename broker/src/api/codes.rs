@@ -18,7 +18,9 @@ pub fn error_code(error: &PartitionError) -> ErrorCode {
         PartitionError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
         PartitionError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         PartitionError::Append(error) => append_code(error),
-        PartitionError::Failed(_) | PartitionError::Storage(_) => ErrorCode::KafkaStorageError,
+        PartitionError::Offline { .. } | PartitionError::Failed(_) | PartitionError::Storage(_) => {
+            ErrorCode::KafkaStorageError
+        }
         PartitionError::TimedOut => ErrorCode::RequestTimedOut,
         PartitionError::CoreGone(_) => ErrorCode::UnknownServerError,
     }

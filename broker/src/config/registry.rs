@@ -75,7 +75,19 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "log.dirs",
         Kind::Text,
         "./data",
-        "The directory that holds everything the broker keeps. Exactly one.",
+        "The directories that hold the logs, separated by commas. New partitions go where most space is free.",
+    ),
+    unset("log.dir", Kind::Text, "What log.dirs is where that is not set."),
+    unset(
+        "metadata.log.dir",
+        Kind::Text,
+        "The one of log.dirs that holds the cluster's metadata and is indispensable; unset: the first.",
+    ),
+    broker(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        long(1),
+        "67108864",
+        "Bytes a second that each core copies at most while it moves partitions between its directories.",
     ),
     // Cores, memory, raft, the admin listener.
     broker(

@@ -28,6 +28,10 @@ pub struct CoreMetrics {
     pub fetches_waiting: Cell<u64>,
     /// Batches appended to logs.
     pub log_appends: Cell<u64>,
+    /// Partitions that cannot be served, now.
+    pub partitions_offline: Cell<u64>,
+    /// Data directories that have failed, now; every core knows them all.
+    pub log_dirs_offline: Cell<u64>,
     /// Rounds of compaction that came to their end.
     pub cleaner_rounds: Cell<u64>,
     /// Bytes that these read.
@@ -59,6 +63,8 @@ impl CoreMetrics {
             record_bytes_out: Cell::default(),
             fetches_waiting: Cell::default(),
             log_appends: Cell::default(),
+            partitions_offline: Cell::default(),
+            log_dirs_offline: Cell::default(),
             cleaner_rounds: Cell::default(),
             cleaner_bytes_read: Cell::default(),
             cleaner_bytes_written: Cell::default(),
@@ -108,6 +114,8 @@ impl CoreMetrics {
             record_bytes_out: self.record_bytes_out.get(),
             fetches_waiting: self.fetches_waiting.get(),
             log_appends: self.log_appends.get(),
+            partitions_offline: self.partitions_offline.get(),
+            log_dirs_offline: self.log_dirs_offline.get(),
             cleaner_rounds: self.cleaner_rounds.get(),
             cleaner_bytes: [self.cleaner_bytes_read.get(), self.cleaner_bytes_written.get()],
             cleaner_records_removed: self.cleaner_records_removed.get(),
@@ -159,6 +167,8 @@ pub struct CoreSnapshot {
     pub(super) record_bytes_out: u64,
     pub(super) fetches_waiting: u64,
     pub(super) log_appends: u64,
+    pub(super) partitions_offline: u64,
+    pub(super) log_dirs_offline: u64,
     pub(super) cleaner_rounds: u64,
     /// Read, written.
     pub(super) cleaner_bytes: [u64; 2],
@@ -210,6 +220,7 @@ impl CoreSnapshot {
             (&mut self.record_bytes_out, other.record_bytes_out),
             (&mut self.fetches_waiting, other.fetches_waiting),
             (&mut self.log_appends, other.log_appends),
+            (&mut self.partitions_offline, other.partitions_offline),
             (&mut self.cleaner_rounds, other.cleaner_rounds),
             (&mut self.cleaner_records_removed, other.cleaner_records_removed),
             (&mut self.cleaner_failures, other.cleaner_failures),
@@ -228,6 +239,7 @@ impl CoreSnapshot {
         for (sum, amount) in sums {
             *sum = sum.wrapping_add(amount);
         }
+        self.log_dirs_offline = self.log_dirs_offline.max(other.log_dirs_offline);
         self.cleaner_dirty_ratio_max = self.cleaner_dirty_ratio_max.max(other.cleaner_dirty_ratio_max);
         self.cleaner_last_round = self.cleaner_last_round.max(other.cleaner_last_round);
         add_each(&mut self.cleaner_bytes, &other.cleaner_bytes);

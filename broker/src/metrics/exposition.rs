@@ -106,6 +106,10 @@ impl Exposition {
             "dir",
             refusing,
         )?;
+        let offline = all.partitions_offline as f64;
+        out.gauge("heizer_partitions_offline", "Partitions whose log cannot be used", offline)?;
+        let offline = all.log_dirs_offline as f64;
+        out.gauge("heizer_log_dirs_offline", "Data directories that have failed", offline)?;
         let sends = &all.file_sends;
         out.counter("heizer_sendfile_bytes", "Bytes sent out of the page cache by sendfile", sends.bytes)?;
         out.counter("heizer_sendfile_calls", "Calls of sendfile", sends.calls)?;
@@ -279,11 +283,15 @@ mod tests {
             metrics.count_request(ApiKey::Produce);
             metrics.count_error(ApiKey::Fetch);
             CoreMetrics::add(&metrics.records_in, 5);
+            metrics.partitions_offline.set(3);
+            metrics.log_dirs_offline.set(1);
         };
         let text = text(count, 2);
         has(&text, "heizer_requests_total{api=\"Produce\"} 4");
         has(&text, "heizer_request_errors_total{api=\"Fetch\"} 2");
         has(&text, "heizer_produced_records_total 10");
+        has(&text, "heizer_partitions_offline 6.0");
+        has(&text, "heizer_log_dirs_offline 1.0");
         has(&text, "# TYPE heizer_produced_records counter");
         assert!(!text.contains("api=\"Heartbeat\""), "what never happened is left out");
         assert!(text.ends_with("# EOF\n"));

@@ -364,7 +364,7 @@ impl Room {
 
     fn damaged(&self, reason: String) -> PartitionError {
         PartitionError::Storage(heizer_storage::StorageError::Corrupt {
-            path: self.partition.directory().to_owned(),
+            path: self.partition.directory(),
             reason,
         })
     }

@@ -12,6 +12,7 @@ use heizer_runtime::{task, time};
 use heizer_storage::{LogDir, SpaceStatus};
 
 use super::Shard;
+use super::dirs::ShardDir;
 use crate::metrics::LogDirFigures;
 
 /// How often the free space is looked at, for others use the disk as well.
@@ -90,7 +91,8 @@ impl Shard {
 
     /// The data directories as this core sees them.
     pub fn log_dir_figures(&self) -> Vec<LogDirFigures> {
-        [&self.log_dir].into_iter().map(|dir| figures(dir.path(), &dir.space().status())).collect()
+        let figures = |dir: Rc<ShardDir>| figures(dir.log_dir.path(), &dir.log_dir.space().status());
+        self.dirs().into_iter().map(figures).collect()
     }
 }
 

@@ -13,6 +13,7 @@ mod seeds;
 
 mod compaction;
 mod crashes;
+mod directories;
 mod fetching;
 mod full_disk;
 mod groups;

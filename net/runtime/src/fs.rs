@@ -337,7 +337,7 @@ path_operation! {
     free_bytes(path) -> u64
 }
 path_operation! {
-    /// Bytes of the file system that holds `path`, used and free.
+    /// Bytes that the file system that holds `path` has in all.
     total_bytes(path) -> u64
 }
 

@@ -20,6 +20,11 @@ impl Log {
     ///
     /// Appends and reads go on. Does nothing while the log is compacted, truncated or closed.
     pub async fn apply_retention(&self, now_ms: i64, high_watermark: i64) -> Result<usize, StorageError> {
+        let removed = self.remove_expired(now_ms, high_watermark).await;
+        removed.inspect_err(|error| self.home.note(error))
+    }
+
+    async fn remove_expired(&self, now_ms: i64, high_watermark: i64) -> Result<usize, StorageError> {
         self.check_open()?;
         let Some(_maintenance) = self.maintain() else { return Ok(0) };
         let segments: Vec<_> = self.state.borrow().segments.iter().cloned().collect();
@@ -159,7 +164,7 @@ impl Log {
         Ok(())
     }
 
-    fn mark_closed(&self) {
+    pub(super) fn mark_closed(&self) {
         let segments = {
             let mut state = self.state.borrow_mut();
             state.closed = true;
@@ -216,11 +221,20 @@ fn deleted_name(dir: &Path, id: [u8; 16]) -> PathBuf {
 }
 
 /// Renames before it removes, so that a crash on the way leaves no half a log that could be taken for one.
-async fn remove_directory(dir: &Path) -> Result<(), StorageError> {
+pub(crate) async fn remove_directory(dir: &Path) -> Result<(), StorageError> {
+    match retire_directory(dir).await? {
+        Some(gone) => fs::remove_dir_all(&gone).await.at(&gone, "remove"),
+        // The log has never held any data.
+        None => Ok(()),
+    }
+}
+
+/// Gives the directory, if there is one, a name that the next start removes, durably; the new name.
+pub(crate) async fn retire_directory(dir: &Path) -> Result<Option<PathBuf>, StorageError> {
     let gone = deleted_name(dir, random::bytes());
     match fs::rename(dir, &gone).await.at(dir, "rename") {
         // The log has never held any data.
-        Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) if error.is_no_space() => {
             // The longer name may want a block. The metadata stays: by them a start that comes after a crash knows
             // whose files the others were.
@@ -236,7 +250,7 @@ async fn remove_directory(dir: &Path) -> Result<(), StorageError> {
     }
     let parent = gone.parent().unwrap_or(Path::new("."));
     fs::sync_dir(parent).await.at(parent, "sync")?;
-    fs::remove_dir_all(&gone).await.at(&gone, "remove")
+    Ok(Some(gone))
 }
 
 /// Removes the closed logs in a data directory that `is_gone` names, by topic id and partition: those of deletions

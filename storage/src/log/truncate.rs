@@ -47,6 +47,7 @@ impl Log {
         if let Err(error) = &result {
             self.fail(error);
         }
+        self.spoil_copy();
         self.advance.notify_all();
         result
     }

@@ -90,16 +90,16 @@ pub(crate) async fn exists(_: &Driver, path: &Path) -> io::Result<bool> {
 }
 
 pub(crate) async fn free_bytes(_: &Driver, path: &Path) -> io::Result<u64> {
-    let stat = file_system(path)?;
+    let stat = statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 pub(crate) async fn total_bytes(_: &Driver, path: &Path) -> io::Result<u64> {
-    let stat = file_system(path)?;
+    let stat = statvfs(path)?;
     Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
-fn file_system(path: &Path) -> io::Result<libc::statvfs> {
+fn statvfs(path: &Path) -> io::Result<libc::statvfs> {
     let path = c_path(path)?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: statvfs reads the zero-terminated path and fills the structure where it returns zero.
