@@ -294,7 +294,9 @@ fn a_power_cut_during_a_move_loses_nothing() {
         }
         // And again while the start cleans up.
         if seed % 4 == 0 {
-            sim.start(node, || async { drop(recover(&[0, 1]).await) });
+            sim.start(node, || async {
+                let _ = recover(&[0, 1]).await;
+            });
             sim.run_for(Duration::from_micros(seed * 20));
             sim.crash(node);
         }
