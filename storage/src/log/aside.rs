@@ -10,7 +10,7 @@ use heizer_runtime::fs::{self, File};
 use heizer_runtime::task;
 use heizer_runtime::time::wall_clock_ms;
 
-use crate::error::{IoContext, StorageError};
+use crate::error::{IoContext, LogFailed, StorageError};
 use crate::log::{Log, State};
 use crate::paths::{self, SPARE};
 use crate::recycle::{Filling, Outgoing, SPARES_MAX, Spare, make_spare};
@@ -67,6 +67,25 @@ impl Log {
             }
             log.work.notify_all();
         }));
+    }
+
+    /// Waits until the segments that are not active by now are sealed.
+    pub(super) async fn wait_rolled_sealed(&self) -> Result<(), LogFailed> {
+        let active = self.state.borrow().active().base();
+        loop {
+            let advanced = self.advance.listen();
+            {
+                let state = self.state.borrow();
+                let mut rolled = state.segments.iter().filter(|segment| segment.base() < active);
+                if state.closed || rolled.all(|segment| segment.is_sealed()) {
+                    return Ok(());
+                }
+                if let Some(failed) = &state.failed {
+                    return Err(failed.clone());
+                }
+            }
+            advanced.await;
+        }
     }
 
     /// Waits until nothing goes on aside. Called by the flush task at its end.

@@ -48,7 +48,7 @@ enum Job {
 }
 
 impl Log {
-    /// Brings everything appended so far to level durable.
+    /// Brings everything appended so far to level durable, and seals what was rolled.
     pub async fn flush(&self) -> Result<(), LogFailed> {
         let end = {
             let mut state = self.state.borrow_mut();
@@ -56,7 +56,8 @@ impl Log {
             state.log_end()
         };
         self.start_flush();
-        self.wait_end_at(Level::Durable, end).await
+        self.wait_end_at(Level::Durable, end).await?;
+        self.wait_rolled_sealed().await
     }
 
     /// Sees to it that a flush task runs if there is something to do.
