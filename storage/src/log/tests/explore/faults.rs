@@ -3,7 +3,10 @@
 //! checksum it is as good as another.) On a healthy disk again, what was acknowledged is there, as far as no lie
 //! has damaged it.
 
+use std::time::Duration;
+
 use heizer_runtime::sim::DiskLie;
+use heizer_runtime::time;
 
 use super::*;
 use crate::log::ReadResult;
@@ -12,6 +15,9 @@ use crate::paths::{self, LOG};
 /// So many operations per million are hit at most by a kind of error, and by a kind of lie.
 const ERROR_MAX_PPM: u64 = 60_000;
 const LIE_MAX_PPM: u64 = 200_000;
+
+/// A log waits for room on a full disk, and nobody here makes any: it is given up after this.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What kinds of faults a run has.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -64,14 +70,14 @@ impl Bench {
     /// Carries out everything that can still be.
     async fn carry_on(self: &Rc<Self>, operations: &[Operation]) {
         for operation in operations {
-            let outcome = operation.carry_out(self).await;
+            let outcome = in_time(operation.carry_out(self)).await;
             self.count(|tally| tally.troubles += u64::from(outcome.is_err()));
             if outcome.is_err() && operation.wants_the_log_alone() {
                 // Nobody can say what there is until it is opened again.
                 break;
             }
         }
-        if self.settled().await.is_err() {
+        if in_time(self.settled()).await.is_err() {
             self.count(|tally| tally.troubles += 1);
         }
     }
@@ -91,6 +97,10 @@ impl Bench {
             }
         }
     }
+}
+
+async fn in_time(work: impl Future<Output = Result<(), Trouble>>) -> Result<(), Trouble> {
+    time::timeout(PATIENCE, work).await.unwrap_or_else(|elapsed| Err(elapsed.into()))
 }
 
 /// Runs a seed: some operations on a healthy disk, some on the faulty one, an end, perhaps an opening on the faulty
