@@ -15,6 +15,12 @@ pub enum PartitionError {
     /// The topic exists and its partition is about to be opened, or another broker leads it.
     #[error("not the leader of the partition")]
     NotLeader,
+    /// Its log, or the directory that it is in, cannot be used.
+    #[error("the partition is offline: {reason}")]
+    Offline {
+        /// Why.
+        reason: std::sync::Arc<str>,
+    },
     /// The client knows an older leader epoch (KIP-320).
     #[error("the leader epoch is older than {current}")]
     FencedEpoch {

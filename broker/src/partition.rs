@@ -4,14 +4,15 @@
 //! watermark is the log end at the topic's durability level.
 
 use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use heizer_runtime::cores::CoreId;
+use heizer_runtime::sync::Event;
 use heizer_runtime::{task, time};
-use heizer_storage::{AppendInfo, AppendOrigin, Level, Log, ReadResult};
+use heizer_storage::{AppendInfo, AppendOrigin, Level, Log, ReadError, ReadResult, Relocation};
 use uuid::Uuid;
 
 use crate::error::PartitionError;
@@ -33,8 +34,11 @@ pub struct Partition {
     topic_id: Uuid,
     topic: ByteString,
     index: i32,
-    directory: PathBuf,
-    log: Rc<Log>,
+    /// Another one takes its place when the partition has moved to another directory.
+    log: RefCell<Rc<Log>>,
+    /// The move that is under way.
+    relocation: RefCell<Option<Rc<Relocation>>>,
+    relocated: Event,
     leader_epoch: Cell<i32>,
     waiters: RefCell<Vec<Waiter>>,
     /// A task tells the waiters; it exists only while there are any.
@@ -66,8 +70,9 @@ impl Partition {
             topic_id,
             topic,
             index,
-            directory: log.dir(),
-            log,
+            log: RefCell::new(log),
+            relocation: RefCell::default(),
+            relocated: Event::default(),
             leader_epoch: Cell::new(leader_epoch),
             waiters: RefCell::default(),
             telling: Cell::new(false),
@@ -96,33 +101,77 @@ impl Partition {
     }
 
     /// Where its files are.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn directory(&self) -> PathBuf {
+        self.log().dir()
     }
 
     /// Its log.
-    pub fn log(&self) -> &Rc<Log> {
-        &self.log
+    pub fn log(&self) -> Rc<Log> {
+        self.log.borrow().clone()
+    }
+
+    /// The log has moved, everything in it: this is it from now on.
+    pub fn replace_log(&self, log: Rc<Log>) {
+        log.assign_epoch(self.leader_epoch());
+        let old = self.log.replace(log);
+        // Whoever tells the waiters looks at the new one from here.
+        old.on_advance().notify_all();
+    }
+
+    /// The move to another directory that is under way, or waits for its turn.
+    pub fn relocation(&self) -> Option<Rc<Relocation>> {
+        self.relocation.borrow().clone()
+    }
+
+    /// A move begins.
+    pub fn start_relocation(&self, moving: Rc<Relocation>) {
+        let before = self.relocation.replace(Some(moving));
+        assert!(before.is_none(), "a partition moves to one place at a time");
+    }
+
+    /// The move is over, one way or the other.
+    pub fn end_relocation(&self) {
+        *self.relocation.borrow_mut() = None;
+        self.relocated.notify_all();
+    }
+
+    /// Resolves when no move is under way.
+    pub async fn relocation_ended(&self) {
+        loop {
+            let ended = self.relocated.listen();
+            if self.relocation.borrow().is_none() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Ends a move that is under way, and waits for that.
+    pub async fn stop_relocation(&self) {
+        if let Some(moving) = self.relocation() {
+            moving.cancel();
+        }
+        self.relocation_ended().await;
     }
 
     /// The level that makes a record committed.
     fn level(&self) -> Level {
-        self.log.config().level()
+        self.log().config().level()
     }
 
     /// Offsets below this are committed (contract R1, with one replica).
     pub fn high_watermark(&self) -> i64 {
-        self.log.end_at(self.level())
+        self.log().end_at(self.level())
     }
 
     /// The first offset there is.
     pub fn log_start_offset(&self) -> i64 {
-        self.log.log_start()
+        self.log().log_start()
     }
 
     /// The offset of the next record.
     pub fn log_end_offset(&self) -> i64 {
-        self.log.log_end()
+        self.log().log_end()
     }
 
     /// High watermark and log start, as answers carry them.
@@ -152,18 +201,18 @@ impl Partition {
     }
 
     fn append_as(&self, batch: &Bytes, origin: AppendOrigin) -> Result<AppendInfo, PartitionError> {
-        Ok(self.log.append(batch, self.leader_epoch(), origin, time::wall_clock_ms())?)
+        Ok(self.log().append(batch, self.leader_epoch(), origin, time::wall_clock_ms())?)
     }
 
     /// Resolves when everything below `end` is committed: what acks=all waits for.
     pub async fn committed(&self, end: i64) -> Result<(), PartitionError> {
-        Ok(self.log.wait_end_at(self.level(), end).await?)
+        Ok(self.log().wait_end_at(self.level(), end).await?)
     }
 
     /// Resolves when the leader has everything below `end` as safe as acks=1 promises: written, or in memory where
     /// the topic asks for no more.
     pub async fn accepted(&self, end: i64) -> Result<(), PartitionError> {
-        Ok(self.log.wait_end_at(self.level().min(Level::Written), end).await?)
+        Ok(self.log().wait_end_at(self.level().min(Level::Written), end).await?)
     }
 
     /// Committed batches from `offset` on (contract F1).
@@ -173,16 +222,27 @@ impl Partition {
         bytes_max: usize,
         at_least_one: bool,
     ) -> Result<ReadResult, PartitionError> {
-        let end = self.high_watermark();
-        if let Some(read) = self.log.try_read_tail(offset, bytes_max, end, at_least_one) {
-            return Ok(read);
+        loop {
+            let (log, end) = (self.log(), self.high_watermark());
+            if let Some(read) = log.try_read_tail(offset, bytes_max, end, at_least_one) {
+                return Ok(read);
+            }
+            match log.read(offset, bytes_max, end, at_least_one).await {
+                // Its files went while it was read: it has moved.
+                Err(ReadError::Storage(_)) if !Rc::ptr_eq(&log, &self.log()) => {}
+                Err(ReadError::Storage(error)) => {
+                    log.home().note(&error);
+                    return Err(error.into());
+                }
+                read => return Ok(read?),
+            }
         }
-        Ok(self.log.read(offset, bytes_max, end, at_least_one).await?)
     }
 
     /// Whole batches from `offset` up to the log end, in one piece: for replaying the partition at its opening.
     pub async fn read_for_load(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
-        let read = self.log.read(offset, bytes_max, self.log_end_offset(), true).await?;
+        let log = self.log();
+        let read = log.read(offset, bytes_max, log.log_end(), true).await?;
         let mut whole = BytesMut::with_capacity(read.bytes);
         read.parts.iter().for_each(|part| whole.extend_from_slice(part));
         Ok(whole.freeze())
@@ -190,7 +250,7 @@ impl Partition {
 
     /// Registers a waiter for the next news; tells it at once where `seen` is out of date already (contract F3).
     pub fn wait(self: &Rc<Self>, waiter: Waiter, seen: Ends) {
-        if self.ends() != seen || self.log.failed().is_some() {
+        if self.ends() != seen || self.log().failed().is_some() {
             (self.wake)(vec![waiter]);
             return;
         }
@@ -206,15 +266,15 @@ impl Partition {
         self.waiters.borrow_mut().retain(|other| *other != waiter);
         if self.waiters.borrow().is_empty() {
             // The task that tells them looks, and ends.
-            self.log.on_advance().notify_all();
+            self.log().on_advance().notify_all();
         }
     }
 
     async fn tell_waiters(&self, seen: Ends) {
-        let advance = self.log.on_advance();
         loop {
-            let advanced = advance.listen();
-            let news = self.ends() != seen || self.log.failed().is_some();
+            let log = self.log();
+            let advanced = log.on_advance().listen();
+            let news = self.ends() != seen || log.failed().is_some();
             if news || self.waiters.borrow().is_empty() {
                 self.telling.set(false);
                 self.free_waiters();

@@ -8,20 +8,21 @@ use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures::future::select;
 use heizer_raft::{GroupImage, read_groups};
 use heizer_runtime::cores::{self, CoreGone, CoreId};
 use heizer_runtime::net::Listener;
 use heizer_runtime::time::Instant;
 use heizer_runtime::{fs, host, preflight, task, time};
-use heizer_storage::OpenMode;
 
 use crate::api;
 use crate::config::{BrokerConfig, Endpoint};
-use crate::data_dir::{DataDir, DataDirError, Streams, put_clean_marker, take_clean_marker};
+use crate::data_dir::{DataDir, DataDirError, Placer, Plan, Streams, Survey, put_clean_marker};
 use crate::front::{self, FrontError};
-use crate::metadata::{ClusterCommand, Layout};
+use crate::metadata::ClusterCommand;
 use crate::shard::{ControlError, Node, Shard, StartError, here};
 
 /// Why the broker did not start, or ended.
@@ -50,6 +51,8 @@ pub enum ServeError {
     Start(#[from] StartError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("{0}")]
+    CannotGoOn(Arc<str>),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -73,16 +76,31 @@ pub struct Setup {
 
 /// Runs the broker until it is asked to stop. Blocks.
 pub fn run(config: BrokerConfig) -> Result<(), ServeError> {
-    let report = preflight::check(&[&config.data_dir])?;
-    let _held = DataDir::claim(&config.data_dir, config.node_id)?;
+    // The others may be missing; what they can do is seen when they are claimed.
+    let report = preflight::check(&[&config.log_dirs[config.metadata_log_dir]])?;
+    let claims = DataDir::claim_all(&config.log_dirs, config.metadata_log_dir, config.node_id)?;
+    let (_held, failures) = split(claims);
     for path in &report.buffered {
         tracing::warn!(path = %path.display(), "no direct I/O here: files go through the page cache");
     }
     let cpus = cpus(&config)?;
     let host_config = host::Config { cpus: cpus.clone(), spin: config.spin, ..host::Config::default() };
-    let setup = Arc::new(setup(config, cpus.len())?);
+    let setup = Arc::new(setup(config, cpus.len(), failures)?);
     let outcomes = host::run(&host_config, move || core_main(setup.clone()))?;
     outcomes.into_iter().collect()
+}
+
+fn split(claims: Vec<Result<DataDir, DataDirError>>) -> (Vec<DataDir>, Vec<Option<String>>) {
+    let mut held = Vec::new();
+    let failures = claims.into_iter().map(|claim| match claim {
+        Ok(dir) => {
+            held.push(dir);
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    });
+    let failures = failures.collect();
+    (held, failures)
 }
 
 fn cpus(config: &BrokerConfig) -> Result<Vec<usize>, ServeError> {
@@ -97,7 +115,11 @@ fn cpus(config: &BrokerConfig) -> Result<Vec<usize>, ServeError> {
     Ok(cpus)
 }
 
-fn setup(config: BrokerConfig, core_count: usize) -> Result<Setup, ServeError> {
+fn setup(
+    config: BrokerConfig,
+    core_count: usize,
+    failures: Vec<Option<String>>,
+) -> Result<Setup, ServeError> {
     let [endpoint] = config.listeners.as_slice() else {
         return Err(ServeError::SeveralListeners(config.listeners.len()));
     };
@@ -107,12 +129,7 @@ fn setup(config: BrokerConfig, core_count: usize) -> Result<Setup, ServeError> {
     };
     let (listen, admin) = (resolve(&endpoint)?, resolve(&config.admin_listen)?);
     let core_count = u16::try_from(core_count).expect("core counts fit u16");
-    let node = Node {
-        id: config.node_id,
-        data_dir: config.data_dir.clone(),
-        layout: Layout::compute(config.raft_groups, core_count),
-        config,
-    };
+    let node = Node::new(config, core_count, failures);
     Ok(Setup { node: Arc::new(node), endpoint, listen, admin: Some(admin), announce: true })
 }
 
@@ -142,13 +159,13 @@ async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cores = cores::count(),
-        data_dir = %setup.node.data_dir.display(),
+        data_dir = %setup.node.metadata_path().display(),
+        data_dirs = setup.node.dirs.len(),
         "starting"
     );
     open_streams(setup).await?;
-    let clean = take_clean_marker(&setup.node.data_dir).await.map_err(at(&setup.node.data_dir))?;
-    let mode = if clean { OpenMode::Clean } else { OpenMode::Unclean };
-    open_shards(setup, mode).await?;
+    let survey = survey(setup).await?;
+    open_shards(&survey).await?;
     let servers = front::listen(&setup.node, &setup.endpoint.name, setup.listen).await?;
     register(setup, servers).await?;
     let admin = match setup.admin {
@@ -158,14 +175,17 @@ async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
     cores::call_all(|| async { here().start_background() }).await?;
     cores::call_all(|| async { front::serve() }).await?;
     announce(setup, servers, started);
-    host::shutdown().await;
+    select(pin!(host::shutdown()), pin!(here().fatal())).await;
     stop(setup).await?;
     if let Some((admin, end)) = admin {
         drop(end);
         // Whether it ended in a panic has been logged.
         let _ = admin.await;
     }
-    Ok(())
+    match here().fatal_reason() {
+        Some(reason) => Err(ServeError::CannotGoOn(reason)),
+        None => Ok(()),
+    }
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> ServeError {
@@ -187,7 +207,7 @@ fn check_addresses(setup: &Setup) -> Result<(), ServeError> {
 /// Opens every core's raft stream. Where the number of cores has changed since the last start, the groups' states
 /// are written to streams of the new layout first, and the manifest then tells which streams count.
 async fn open_streams(setup: &Arc<Setup>) -> Result<(), ServeError> {
-    let (data_dir, layout) = (&setup.node.data_dir, &setup.node.layout);
+    let (data_dir, layout) = (setup.node.metadata_path(), &setup.node.layout);
     let stored = Streams::load(data_dir).await?;
     if let Some(old) = &stored
         && old.layout.groups() != layout.groups()
@@ -255,11 +275,24 @@ async fn make_stream_root(data_dir: &Path, streams: &Streams) -> io::Result<()> 
     Ok(())
 }
 
+/// Looks at the data directories and makes them known to every core.
+async fn survey(setup: &Setup) -> Result<Survey, ServeError> {
+    let node = &setup.node;
+    let paths: Vec<_> = node.dirs.iter().map(|dir| (dir.path.clone(), dir.failure.clone())).collect();
+    let survey = Survey::take(&paths, node.metadata_dir, node.id, || here().random_uuid()).await?;
+    let facts: Arc<[_]> = survey.dirs.clone().into();
+    each_core(move || {
+        let facts = facts.clone();
+        async move { Ok(here().set_dirs(&facts).await?) }
+    })
+    .await?;
+    Ok(survey)
+}
+
 /// From what raft says to open logs on every core.
-async fn open_shards(setup: &Arc<Setup>, mode: OpenMode) -> Result<(), ServeError> {
-    let data_dir = setup.node.data_dir.clone();
-    heizer_storage::remove_deleted(&data_dir).await.map_err(StartError::from)?;
-    if mode == OpenMode::Unclean {
+async fn open_shards(survey: &Survey) -> Result<(), ServeError> {
+    let clean = !survey.is_unclean();
+    if !clean {
         each_core(|| async { here().bump_leader_epochs().await }).await?;
     }
     let leader = here();
@@ -270,18 +303,35 @@ async fn open_shards(setup: &Arc<Setup>, mode: OpenMode) -> Result<(), ServeErro
     })
     .await?;
     leader.share_image().await?;
+    place_partitions(survey).await?;
     leader.finish_adoptions().await?;
     leader.share_image().await?;
-    let reports = cores::call_all(move || async move { here().open_partitions(mode).await }).await?;
-    let (mut partitions, mut scanned_bytes, mut cut) = (0, 0, 0);
+    let reports = cores::call_all(|| async { here().open_partitions().await }).await?;
+    let (mut partitions, mut scanned_bytes, mut cut, mut offline) = (0, 0, 0, 0);
     for report in reports {
-        let report = report?;
+        offline += report.offline;
         partitions += report.partitions;
         scanned_bytes += report.scanned_bytes;
         cut += report.cut;
     }
-    let clean = mode == OpenMode::Clean;
-    tracing::info!(partitions, clean, scanned_bytes, cut, "partitions are open");
+    tracing::info!(partitions, offline, clean, scanned_bytes, cut, "partitions are open");
+    Ok(())
+}
+
+/// Finds out where every partition is, and tells every core.
+async fn place_partitions(survey: &Survey) -> Result<(), ServeError> {
+    let leader = here();
+    let image = leader.built_image();
+    let mut placer = Placer::new(survey.log_counts());
+    let plan = Plan::make(survey, &image, &mut placer).await?;
+    plan.clean_up(survey, &image).await?;
+    leader.set_placer(placer);
+    let plan = Arc::new(plan);
+    cores::call_all(move || {
+        let plan = plan.clone();
+        async move { here().set_plan(plan) }
+    })
+    .await?;
     Ok(())
 }
 
@@ -347,8 +397,22 @@ async fn stop(setup: &Setup) -> Result<(), ServeError> {
     })
     .await?;
     let closed = cores::call_all(|| async { here().close().await }).await?;
-    if closed.into_iter().all(|clean| clean) {
-        put_clean_marker(&setup.node.data_dir).await.map_err(at(&setup.node.data_dir))?;
+    let raft_failed = closed.iter().any(|report| report.raft_failed);
+    for (at, dir) in here().dirs().iter().enumerate() {
+        let badly = raft_failed || closed.iter().any(|report| report.badly_closed.contains(&at));
+        if badly || dir.log_dir.failure().is_some() {
+            continue;
+        }
+        let path = dir.log_dir.path();
+        match put_clean_marker(path).await {
+            Err(source) if at == setup.node.metadata_dir => {
+                return Err(ServeError::Io { path: path.to_owned(), source });
+            }
+            Err(error) => {
+                tracing::warn!(directory = %path.display(), %error, "the stop could not be marked as clean")
+            }
+            Ok(()) => {}
+        }
     }
     tracing::info!("stopped");
     Ok(())

@@ -320,6 +320,7 @@ impl RaftHost {
             self.inner.state.set(State::Stopping);
         }
         self.inner.work.notify_all();
+        self.inner.journal.give_up_waiting();
         loop {
             let progress = self.inner.progress.listen();
             if self.inner.driver_done.get() {

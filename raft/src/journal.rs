@@ -47,6 +47,11 @@ impl Journal {
         self.stream.bytes()
     }
 
+    /// Waits no longer for a full disk: what waits fails.
+    pub(crate) fn give_up_waiting(&self) {
+        self.stream.give_up_waiting();
+    }
+
     pub(crate) async fn close(&self) -> Result<(), StorageError> {
         self.stream.close().await
     }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use heizer_runtime::buf::AlignedBuf;
 use heizer_runtime::time;
 
 use crate::segment::Segment;
+use crate::space::Space;
 use crate::tail::Tail;
 
 /// Length of the block of zeros that files are zeroed from.
@@ -45,6 +47,8 @@ pub struct StorageContext {
     /// Segments that have been open through the page cache since the last sweep.
     cached: RefCell<Vec<Weak<Segment>>>,
     zeros: Bytes,
+    /// One per data directory.
+    spaces: RefCell<Vec<Rc<Space>>>,
     damaged_segments: Cell<u64>,
 }
 
@@ -60,6 +64,7 @@ impl StorageContext {
             files: RefCell::default(),
             cached: RefCell::default(),
             zeros: AlignedBuf::zeroed(ZEROS_BYTES).freeze(),
+            spaces: RefCell::default(),
             damaged_segments: Cell::new(0),
         })
     }
@@ -128,6 +133,24 @@ impl StorageContext {
                 chunks.push_back((weak, start));
             }
         }
+    }
+
+    /// The space of the data directory at `path`, from here on that of everything below it.
+    pub(crate) fn add_space(&self, path: &Path) -> Rc<Space> {
+        let known = self.spaces.borrow().iter().find(|space| space.path() == path).cloned();
+        known.unwrap_or_else(|| {
+            let space = Space::new(path);
+            self.spaces.borrow_mut().push(space.clone());
+            space
+        })
+    }
+
+    /// The space of the data directory that `path` lies in; of its own where it lies in none.
+    pub(crate) fn space_of(&self, path: &Path) -> Rc<Space> {
+        let spaces = self.spaces.borrow();
+        let around = spaces.iter().filter(|space| path.starts_with(space.path()));
+        let nearest = around.max_by_key(|space| space.path().components().count()).cloned();
+        nearest.unwrap_or_else(|| Space::new(path))
     }
 
     pub(crate) fn charge_chunk(&self, tail: &Rc<RefCell<Tail>>, start: u64, bytes: usize) -> Charge {

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use heizer_runtime::cores::{self, CoreId};
 
@@ -10,21 +11,45 @@ use crate::checkpoint::{self, Checkpoints, PartitionKey};
 use crate::context::StorageContext;
 use crate::error::{LogFailed, StorageError};
 use crate::flush::{FlushCounts, SharedFlush};
+use crate::health::{Health, OnFailure};
+use crate::log::Log;
+use crate::space::Space;
 
 /// One data directory (`log.dirs` may name several) as the logs of one core share it. Lives on that core, as long as
 /// any of its logs.
 pub struct LogDir {
     path: PathBuf,
     ctx: Rc<StorageContext>,
+    space: Rc<Space>,
+    /// Those that are open, and some that were.
+    logs: RefCell<Vec<Weak<Log>>>,
     checkpoints: RefCell<Option<Rc<Checkpoints>>>,
     flush: Rc<SharedFlush>,
+    health: Rc<Health>,
 }
 
 impl LogDir {
     /// The directory at `path`, which is there.
     pub fn new(path: &Path, ctx: Rc<StorageContext>) -> Rc<LogDir> {
+        let space = ctx.add_space(path);
         let flush = SharedFlush::new(path);
-        Rc::new(LogDir { path: path.to_owned(), ctx, checkpoints: RefCell::default(), flush })
+        Rc::new_cyclic(|me: &Weak<LogDir>| {
+            let me = me.clone();
+            space.on_turn(Rc::new(move |status| {
+                if let Some(dir) = me.upgrade().filter(|_| status.refusing) {
+                    dir.give_back();
+                }
+            }));
+            LogDir {
+                path: path.to_owned(),
+                ctx,
+                space,
+                logs: RefCell::default(),
+                checkpoints: RefCell::default(),
+                flush,
+                health: Rc::default(),
+            }
+        })
     }
 
     /// Where it is.
@@ -35,6 +60,25 @@ impl LogDir {
     /// What all logs of the core share.
     pub fn context(&self) -> &Rc<StorageContext> {
         &self.ctx
+    }
+
+    /// How much space its file system has left.
+    pub fn space(&self) -> &Rc<Space> {
+        &self.space
+    }
+
+    pub(crate) fn add_log(&self, log: &Rc<Log>) {
+        let mut logs = self.logs.borrow_mut();
+        if logs.len() == logs.capacity() {
+            logs.retain(|log| log.strong_count() > 0);
+        }
+        logs.push(Rc::downgrade(log));
+    }
+
+    /// Has every log give back the space that it has reserved ahead.
+    fn give_back(&self) {
+        let logs: Vec<Rc<Log>> = self.logs.borrow().iter().filter_map(Weak::upgrade).collect();
+        logs.iter().for_each(|log| log.start_flush());
     }
 
     /// Reads this core's checkpoint log in here, before any log is opened. Without it, recovery scans more. One that
@@ -72,6 +116,26 @@ impl LogDir {
             Some(checkpoints) => checkpoints.forget(PartitionKey { topic_id, partition }).await,
             None => Ok(()),
         }
+    }
+
+    /// Why the directory has failed as a whole, if it has.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.health.failure()
+    }
+
+    /// `tell` is called, once, when an operation in here has failed in a way that means the whole directory.
+    pub fn on_failure(&self, tell: OnFailure) {
+        self.health.on_failure(tell);
+    }
+
+    /// The directory has failed, as somebody else found out.
+    pub fn fail(&self, reason: &str) {
+        self.health.fail(reason);
+    }
+
+    /// Takes note of an error in here: one of the device fails the directory.
+    pub fn note(&self, error: &StorageError) {
+        self.health.note(&self.path, error);
     }
 
     /// How this core's durable writes in here got onto stable storage.

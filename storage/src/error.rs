@@ -1,6 +1,6 @@
 //! What can go wrong, one type per operation.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,12 +28,36 @@ pub enum StorageError {
     /// The log had failed before.
     #[error(transparent)]
     Failed(#[from] LogFailed),
+    /// The disk is full, and part of the log is in memory alone.
+    #[error("{}: no space is left for what is not written yet", path.display())]
+    Full {
+        /// Its directory.
+        path: PathBuf,
+    },
     /// The log was closed or deleted.
     #[error("{}: the log is closed", path.display())]
     Closed {
         /// Its directory.
         path: PathBuf,
     },
+}
+
+/// The actions of syncs, which are never tried again: see [`StorageError::is_no_space`].
+const SYNCS: [&str; 2] = ["sync", "flush the device of"];
+
+impl StorageError {
+    /// Whether the disk has no space for it (ENOSPC), or a quota has been used up (EDQUOT), so that it can be tried
+    /// again later. Never so for a sync: whatever has made that fail, the kernel may have dropped the data.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            StorageError::Io { action, source, .. } => {
+                !SYNCS.contains(action)
+                    && matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            }
+            StorageError::Full { .. } => true,
+            StorageError::Corrupt { .. } | StorageError::Failed(_) | StorageError::Closed { .. } => false,
+        }
+    }
 }
 
 /// Why a log or stream could not be opened.
@@ -50,7 +74,7 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
-/// A write or sync of this log failed. That is final: what the disk holds beyond the last confirmed flush is
+/// A write or sync of this log failed (a full disk is no failure: its writes wait). That is final: what the disk holds beyond the last confirmed flush is
 /// unknown, so nothing is appended any more; reading what is durable goes on.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the log has failed: {reason}")]
@@ -98,6 +122,9 @@ pub enum AppendError {
         /// `segment.bytes`.
         max: usize,
     },
+    /// The data directory has less space left than is kept in reserve.
+    #[error("the disk is full: appends are refused until there is space again")]
+    NoSpace,
     /// The log has failed.
     #[error(transparent)]
     Failed(#[from] LogFailed),

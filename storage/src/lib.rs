@@ -13,8 +13,10 @@
 //! | `tail.rs` | append chunks: disk source and tail cache in one |
 //! | `index.rs`, `epoch.rs`, `producer.rs` | offset and time index, leader epochs, idempotent producers: no I/O |
 //! | `batch.rs`, `rope.rs`, `paths.rs` | batch headers, bytes in pieces, names and small files |
-//! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
 //! | `context.rs`, `dir.rs` | what logs of a core share: budgets; a data directory |
+//! | `health.rs`, `space.rs` | whether a data directory works; its free space |
+//! | `census.rs` | which logs are in which data directories |
+//! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `flush.rs` | one flush of the device for the durable writes of many logs |
 //! | `recycle.rs` | files kept or made ahead for segments to come |
@@ -22,6 +24,7 @@
 //! | `inspect/` | looking at the files of logs without touching them |
 
 mod batch;
+mod census;
 mod checkpoint;
 mod compact;
 mod config;
@@ -32,6 +35,7 @@ mod error;
 #[cfg(test)]
 mod exploring;
 mod flush;
+mod health;
 mod index;
 pub mod inspect;
 mod log;
@@ -41,11 +45,16 @@ mod readers;
 mod recycle;
 mod rope;
 mod segment;
+mod space;
 pub mod stream;
 mod tail;
 #[cfg(test)]
 mod testing;
 
+pub use census::{
+    DirListing, LogCopy, Note, NoteKind, Whereabouts, can_be_moved, remove_log, split_log_name, topic_id_of,
+    whereabouts,
+};
 pub use compact::{Cleanable, CompactError, CompactLimits, CompactReport, Pace};
 pub use config::{FLUSH_UNSET, Level, LogConfig, UnknownLevel};
 pub use context::{StorageContext, StorageLimits};
@@ -53,7 +62,10 @@ pub use dir::LogDir;
 pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
 pub use flush::FlushCounts;
+pub use health::OnFailure;
 pub use log::{
-    AppendInfo, AppendOrigin, Cut, Log, LogSizes, OpenMode, ReadResult, RecoveryReport, SegmentInfo,
-    TimestampOffset, remove_deleted, remove_logs,
+    AppendInfo, AppendOrigin, CopyBudget, Cut, Log, LogSizes, OpenMode, Place, ReadResult, RecoveryReport,
+    RelocateError, Relocation, SegmentInfo, TimestampOffset, remove_deleted, remove_logs,
 };
+pub use paths::{decode_id, encode_id};
+pub use space::{Reserve, Space, SpaceStatus};

@@ -64,8 +64,8 @@ pub(crate) fn decode_offset(text: &[u8]) -> Option<i64> {
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const ID_DIGITS: usize = 22;
 
-/// An id as Kafka writes it: URL-safe base64 without padding.
-pub(crate) fn encode_id(id: [u8; 16]) -> String {
+/// An id as Kafka writes it, of topics and directories alike: URL-safe base64 without padding.
+pub fn encode_id(id: [u8; 16]) -> String {
     let bits = u128::from_be_bytes(id);
     // 128 bits in digits of 6: 21 whole ones, and the last two bits, padded on the right, in the 22nd.
     let digit = |at: usize| {
@@ -75,7 +75,8 @@ pub(crate) fn encode_id(id: [u8; 16]) -> String {
     (0..ID_DIGITS).map(digit).collect()
 }
 
-fn decode_id(text: &str) -> Option<[u8; 16]> {
+/// The id that Kafka writes like this.
+pub fn decode_id(text: &str) -> Option<[u8; 16]> {
     if text.len() != ID_DIGITS {
         return None;
     }

@@ -188,15 +188,16 @@ class Server:
 
 
 class Heizer(Server):
-    """`heizer serve` with a data folder and free ports of its own."""
+    """`heizer serve` with a data folder and free ports of its own; `prefix` is a command that runs it somewhere else."""
 
-    def __init__(self, home: Path, settings: Optional[dict] = None, flags: tuple = ()):
+    def __init__(self, home: Path, settings: Optional[dict] = None, flags: tuple = (), prefix: tuple = ()):
         super().__init__(home, settings)
         self.admin_port = free_port()
         self.flags = list(flags)
+        self.prefix = list(prefix)
 
     def _command(self) -> list[str]:
-        line = [str(paths.heizer()), "serve", "--listen", self.bootstrap, "--data-dir", str(self.data)]
+        line = [*self.prefix, str(paths.heizer()), "serve", "--listen", self.bootstrap, "--data-dir", str(self.data)]
         line += ["--admin-listen", f"127.0.0.1:{self.admin_port}", *self.flags]
         if self.settings:
             config = self.home / "heizer.toml"

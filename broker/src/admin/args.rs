@@ -54,9 +54,9 @@ pub(super) struct ServeArgs {
     /// Where clients are told to connect, if not where the broker listens.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// The directory that holds everything the broker keeps [default: ./data].
+    /// A directory for data; several, separated by commas or by naming the flag again [default: ./data].
     #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<String>,
+    data_dir: Vec<String>,
     /// The number of this broker in its cluster [default: 1].
     #[arg(long, value_name = "NUMBER")]
     node_id: Option<String>,
@@ -71,10 +71,11 @@ pub(super) struct ServeArgs {
 impl ServeArgs {
     /// The settings that were given as flags; their values are checked with all others.
     pub(super) fn overrides(&self) -> Vec<Override> {
+        let data_dirs = (!self.data_dir.is_empty()).then(|| self.data_dir.join(","));
         [
             ("listeners", "--listen", &self.listen),
             ("advertised.listeners", "--advertise", &self.advertise),
-            ("log.dirs", "--data-dir", &self.data_dir),
+            ("log.dirs", "--data-dir", &data_dirs),
             ("node.id", "--node-id", &self.node_id),
             ("heizer.cores", "--cores", &self.cores),
             ("heizer.admin.listen", "--admin-listen", &self.admin_listen),
@@ -369,6 +370,11 @@ mod tests {
         let Ok(Verb::Serve(args)) = parse(line) else { panic!("{line}") };
         let config = BrokerConfig::load(None, &args.overrides()).expect("valid");
         assert_eq!((config.node_id, config.cores, config.listeners[0].port), (4, Some(2), 0));
+        let Ok(Verb::Serve(args)) = parse("heizer serve --data-dir /a --data-dir /b,/c") else {
+            panic!("several")
+        };
+        let config = BrokerConfig::load(None, &args.overrides()).expect("valid");
+        assert_eq!(config.log_dirs, ["/a", "/b", "/c"].map(PathBuf::from));
         let Ok(Verb::Serve(args)) = parse("heizer serve --cores none") else { panic!("parsed later") };
         let error = BrokerConfig::load(None, &args.overrides()).expect_err("no number");
         assert!(error.to_string().starts_with("--cores: heizer.cores cannot be `none`"), "{error}");

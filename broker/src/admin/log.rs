@@ -226,7 +226,7 @@ fn unreadable(error: StorageError) -> CliError {
             _ => "see the kernel's log for the device",
         },
         StorageError::Corrupt { .. } => "see `heizer log --help` for what can be named",
-        StorageError::Failed(_) | StorageError::Closed { .. } => "try again",
+        StorageError::Failed(_) | StorageError::Closed { .. } | StorageError::Full { .. } => "try again",
     };
     CliError::Unusable(format!("{error}; {advice}"))
 }

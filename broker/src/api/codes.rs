@@ -18,7 +18,9 @@ pub fn error_code(error: &PartitionError) -> ErrorCode {
         PartitionError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
         PartitionError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         PartitionError::Append(error) => append_code(error),
-        PartitionError::Failed(_) | PartitionError::Storage(_) => ErrorCode::KafkaStorageError,
+        PartitionError::Offline { .. } | PartitionError::Failed(_) | PartitionError::Storage(_) => {
+            ErrorCode::KafkaStorageError
+        }
         PartitionError::TimedOut => ErrorCode::RequestTimedOut,
         PartitionError::CoreGone(_) => ErrorCode::UnknownServerError,
     }
@@ -32,7 +34,8 @@ fn append_code(error: &AppendError) -> ErrorCode {
             ErrorCode::OutOfOrderSequenceNumber
         }
         AppendError::Producer(ProducerError::InvalidEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
-        AppendError::Failed(_) => ErrorCode::KafkaStorageError,
+        // A producer tries again: there may be space by then.
+        AppendError::NoSpace | AppendError::Failed(_) => ErrorCode::KafkaStorageError,
         // Closed: the partition is going. The others concern replicas and leadership.
         AppendError::Closed | AppendError::OffsetNotMonotonic { .. } | AppendError::EpochFell { .. } => {
             ErrorCode::NotLeaderOrFollower

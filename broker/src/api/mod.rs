@@ -1,6 +1,7 @@
 //! The Kafka APIs, one file per API key. This module tells what is served, decodes, dispatches and encodes; error
 //! codes are made in `codes.rs` and nowhere else.
 
+mod alter_replica_log_dirs;
 mod api_versions;
 mod codes;
 mod create_topics;
@@ -8,6 +9,7 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
 mod fetch;
 mod find_coordinator;
 mod groups;
@@ -38,7 +40,7 @@ use crate::shard::Shard;
 pub use codes::error_code;
 
 /// What is served, in order of the keys; ApiVersions tells clients just this.
-const SERVED: [ApiKey; 20] = [
+const SERVED: [ApiKey; 22] = [
     ApiKey::Produce,
     ApiKey::Fetch,
     ApiKey::ListOffsets,
@@ -58,6 +60,8 @@ const SERVED: [ApiKey; 20] = [
     ApiKey::InitProducerId,
     ApiKey::OffsetForLeaderEpoch,
     ApiKey::DescribeConfigs,
+    ApiKey::AlterReplicaLogDirs,
+    ApiKey::DescribeLogDirs,
     ApiKey::DescribeCluster,
 ];
 
@@ -174,6 +178,8 @@ async fn dispatch(
         ApiKey::InitProducerId => respond!(init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => respond!(offset_for_leader_epoch::handle),
         ApiKey::DescribeConfigs => respond!(describe_configs::handle),
+        ApiKey::AlterReplicaLogDirs => respond!(alter_replica_log_dirs::handle),
+        ApiKey::DescribeLogDirs => respond!(describe_log_dirs::handle),
         ApiKey::DescribeCluster => respond!(describe_cluster::handle),
         // Listed by the codec, not by SERVED: the version check has refused it.
         _ => unreachable!("{key} is not served"),

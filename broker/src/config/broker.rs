@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::definition::Value;
+use super::definition::{Value, split_list};
 use super::endpoint::{self, Endpoint};
 use super::file;
 use super::registry::{DEFINITIONS, definition};
@@ -75,8 +75,12 @@ pub struct BrokerConfig {
     pub listeners: Vec<Endpoint>,
     /// `advertised.listeners`; empty when unset. See [`BrokerConfig::advertised`].
     pub advertised_listeners: Vec<Endpoint>,
-    /// `log.dirs`.
-    pub data_dir: PathBuf,
+    /// `log.dirs`, or `log.dir` where that is not set; at least one, none twice or within another.
+    pub log_dirs: Vec<PathBuf>,
+    /// `metadata.log.dir`, as its place in `log_dirs`.
+    pub metadata_log_dir: usize,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`.
+    pub move_bytes_per_s: u64,
     /// `heizer.cores`; none: every core.
     pub cores: Option<usize>,
     /// `heizer.spin.us`.
@@ -85,6 +89,8 @@ pub struct BrokerConfig {
     pub memory_per_core_bytes: u64,
     /// `heizer.raft.groups`.
     pub raft_groups: u16,
+    /// `heizer.disk.reserve.bytes`; none: as much as [`BrokerConfig::disk_reserve`] says.
+    pub disk_reserve_bytes: Option<u64>,
     /// `heizer.admin.listen`.
     pub admin_listen: Endpoint,
     /// `socket.request.max.bytes`.
@@ -181,19 +187,32 @@ impl BrokerConfig {
         })
     }
 
+    /// Bytes that producers leave free in a data directory, with so many cores: by default enough for what may be in
+    /// memory and not written yet, which is half of theirs.
+    pub fn disk_reserve(&self, cores: usize) -> u64 {
+        const DEFAULT_MIN: u64 = 64 << 20;
+        let unwritten = (self.memory_per_core_bytes / 2).saturating_mul(cores as u64);
+        self.disk_reserve_bytes.unwrap_or(unwritten.max(DEFAULT_MIN))
+    }
+
     fn from_values(values: Values) -> Result<BrokerConfig, ConfigError> {
         let read = Reader(&values);
         let idle_ms = read.long("connections.max.idle.ms");
         let cores = read.unsigned("heizer.cores");
+        let log_dirs = log_dirs(&values);
+        let metadata_log_dir = metadata_log_dir(&values, &log_dirs)?;
         let config = BrokerConfig {
+            log_dirs,
+            metadata_log_dir,
+            move_bytes_per_s: read.long("replica.alter.log.dirs.io.max.bytes.per.second").unsigned_abs(),
             node_id: read.int("node.id"),
             listeners: read.endpoints("listeners"),
             advertised_listeners: read.endpoints("advertised.listeners"),
-            data_dir: PathBuf::from(read.value("log.dirs").into_text()),
             cores: (cores > 0).then_some(cores as usize),
             spin: Duration::from_micros(u64::from(read.unsigned("heizer.spin.us"))),
             memory_per_core_bytes: read.long("heizer.memory.per.core.bytes").unsigned_abs(),
             raft_groups: read.short("heizer.raft.groups").unsigned_abs(),
+            disk_reserve_bytes: u64::try_from(read.long("heizer.disk.reserve.bytes")).ok(),
             admin_listen: read.endpoints("heizer.admin.listen").remove(0),
             socket_request_max_bytes: read.unsigned("socket.request.max.bytes"),
             max_connections: read.unsigned("max.connections"),
@@ -249,9 +268,12 @@ impl BrokerConfig {
                 "an address that clients can connect to, or any together with --advertise HOST:PORT";
             return refuse("listeners", listener.host_port(), allowed);
         }
-        let data_dir = self.data_dir.display().to_string();
-        if data_dir.contains(',') {
-            return refuse("log.dirs", data_dir, "one directory");
+        if let Some((outer, inner)) = overlapping(&self.log_dirs) {
+            let value = format!("{}` and `{}", outer.display(), inner.display());
+            return refuse("log.dirs", value, "directories that are not the same and not within one another");
+        }
+        if self.log_dirs.is_empty() {
+            return refuse("log.dirs", ",".to_owned(), "at least one directory");
         }
         if let Some(Value::List(several)) = self.values.broker("heizer.admin.listen").filter(has_several) {
             return refuse("heizer.admin.listen", several.join(","), "one HOST:PORT");
@@ -268,6 +290,54 @@ impl Default for BrokerConfig {
     fn default() -> BrokerConfig {
         BrokerConfig::from_values(Values::default()).expect("the defaults are valid: tested below")
     }
+}
+
+/// What `log.dirs` names, or `log.dir` where only that was set.
+fn log_dirs(values: &Values) -> Vec<PathBuf> {
+    let name = match (values.explicit("log.dirs"), values.explicit("log.dir")) {
+        (None, Some(_)) => "log.dir",
+        _ => "log.dirs",
+    };
+    let text = values.broker(name).map(Value::into_text).unwrap_or_default();
+    split_list(&text).into_iter().map(PathBuf::from).collect()
+}
+
+fn metadata_log_dir(values: &Values, log_dirs: &[PathBuf]) -> Result<usize, ConfigError> {
+    let Some(wanted) = values.broker("metadata.log.dir").map(Value::into_text) else { return Ok(0) };
+    let is_wanted = |path: &PathBuf| lexical(path) == lexical(Path::new(&wanted));
+    log_dirs.iter().position(is_wanted).ok_or_else(|| ConfigError::Value {
+        origin: "settings".to_owned(),
+        name: "metadata.log.dir".to_owned(),
+        value: wanted,
+        allowed: "one of log.dirs".to_owned(),
+    })
+}
+
+/// Two directories of which the second is the first or lies within it. By their names alone: what links lead to the
+/// same place is found when the directories are claimed.
+fn overlapping(log_dirs: &[PathBuf]) -> Option<(&PathBuf, &PathBuf)> {
+    let pairs = log_dirs.iter().enumerate().flat_map(|(at, outer)| {
+        log_dirs
+            .iter()
+            .enumerate()
+            .filter(move |(other, _)| *other != at)
+            .map(move |(_, inner)| (outer, inner))
+    });
+    pairs.into_iter().find(|(outer, inner)| lexical(inner).starts_with(lexical(outer)))
+}
+
+/// An absolute path without `.` and `..`.
+fn lexical(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut clean = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            std::path::Component::ParentDir => drop(clean.pop()),
+            std::path::Component::CurDir => {}
+            component => clean.push(component),
+        }
+    }
+    clean
 }
 
 fn has_several(value: &Value) -> bool {
@@ -369,10 +439,21 @@ mod tests {
         let config = BrokerConfig::default();
         assert_eq!(config.listeners[0].host_port(), "127.0.0.1:9092");
         assert_eq!(config.admin_listen.host_port(), "127.0.0.1:9644");
-        assert_eq!(config.data_dir, PathBuf::from("./data"));
+        assert_eq!(config.log_dirs, [PathBuf::from("./data")]);
         assert_eq!((config.node_id, config.cores, config.raft_groups), (1, None, 64));
         assert_eq!(config.offsets_retention_ms, 7 * 24 * 3_600_000);
         assert_eq!(BrokerConfig::load(None, &[]), Ok(config));
+    }
+
+    #[test]
+    fn the_reserve_of_the_disk_grows_with_what_may_be_unwritten_unless_it_is_set() {
+        let reserve = |settings: &[(&str, &str)], cores| {
+            BrokerConfig::from_settings(settings.iter().copied()).expect("valid").disk_reserve(cores)
+        };
+        assert_eq!(reserve(&[], 1), 64 << 20);
+        assert_eq!(reserve(&[], 8), 256 << 20);
+        assert_eq!(reserve(&[("heizer.disk.reserve.bytes", "0")], 8), 0);
+        assert_eq!(reserve(&[("heizer.disk.reserve.bytes", "1048576")], 8), 1 << 20);
     }
 
     #[test]
@@ -380,7 +461,7 @@ mod tests {
         let text = "\"node.id\" = 5\nlog.dirs = '/srv/heizer'\n[heizer]\ncores = 3\n[num]\npartitions = 4\n";
         let config = load(text, &[flag("node.id", "6")]).expect("valid");
         assert_eq!((config.node_id, config.cores, config.num_partitions), (6, Some(3), 4));
-        assert_eq!(config.data_dir, PathBuf::from("/srv/heizer"));
+        assert_eq!(config.log_dirs, [PathBuf::from("/srv/heizer")]);
         assert_eq!(config.fetch_sessions_max, 1_000);
     }
 
@@ -405,7 +486,16 @@ mod tests {
             ("listeners = '0.0.0.0:9092'", "--advertise HOST:PORT"),
             ("listeners = '0.0.0.0:9092'\nadvertised.listeners = '0.0.0.0:1'", "clients can connect to"),
             ("advertised.listeners = 'OTHER://h:1'", "names out of listeners"),
-            ("log.dirs = ['/a', '/b']", "log.dirs cannot be `/a,/b`; allowed: one directory"),
+            (
+                "log.dirs = ['/a', '/b', '/a/']",
+                "log.dirs cannot be `/a` and `/a/`; allowed: directories that are not the same",
+            ),
+            ("log.dirs = '/a/b/../c,/a'", "log.dirs cannot be `/a` and `/a/b/../c`"),
+            ("log.dirs = ','", "log.dirs cannot be `,`; allowed: at least one directory"),
+            (
+                "log.dirs = '/a,/b'\nmetadata.log.dir = '/c'",
+                "metadata.log.dir cannot be `/c`; allowed: one of log.dirs",
+            ),
             ("heizer.admin.listen = 'A://a:1,B://b:2'", "allowed: one HOST:PORT"),
             ("group.min.session.timeout.ms = 9000000", "at most group.max.session.timeout.ms"),
         ];
@@ -417,6 +507,20 @@ mod tests {
         assert_eq!(error.to_string(), "--flag: node.id cannot be `-1`; allowed: a whole number, at least 0");
         let error = BrokerConfig::load(Some(Path::new("/no/such.toml")), &[]).expect_err("missing");
         assert!(error.to_string().starts_with("/no/such.toml: No such file"), "{error}");
+    }
+
+    #[test]
+    fn data_is_spread_over_several_directories_one_of_which_has_the_metadata() {
+        let dirs = |text: &str| {
+            let config = load(text, &[]).expect(text);
+            let names =
+                config.log_dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(" ");
+            (names, config.metadata_log_dir)
+        };
+        assert_eq!(dirs("log.dirs = '/a, /b,/ab'"), ("/a /b /ab".to_owned(), 0));
+        assert_eq!(dirs("log.dirs = ['/a', '/b']\nmetadata.log.dir = '/b/'"), ("/a /b".to_owned(), 1));
+        assert_eq!(dirs("log.dir = '/x'"), ("/x".to_owned(), 0));
+        assert_eq!(dirs("log.dir = '/x'\nlog.dirs = '/y'"), ("/y".to_owned(), 0));
     }
 
     #[test]

@@ -75,7 +75,19 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "log.dirs",
         Kind::Text,
         "./data",
-        "The directory that holds everything the broker keeps. Exactly one.",
+        "The directories that hold the logs, separated by commas. New partitions go where most space is free.",
+    ),
+    unset("log.dir", Kind::Text, "What log.dirs is where that is not set."),
+    unset(
+        "metadata.log.dir",
+        Kind::Text,
+        "The one of log.dirs that holds the cluster's metadata and is indispensable; unset: the first.",
+    ),
+    broker(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        long(1),
+        "67108864",
+        "Bytes a second that each core copies at most while it moves partitions between its directories.",
     ),
     // Cores, memory, raft, the admin listener.
     broker(
@@ -107,6 +119,15 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         Kind::Endpoints,
         "127.0.0.1:9644",
         "Where /healthz, /readyz and /metrics are served over HTTP.",
+    ),
+    broker(
+        "heizer.disk.reserve.bytes",
+        Kind::Long(-1, 1 << 50),
+        "-1",
+        "Free space that producers leave in every data directory: below it their requests are refused with \
+         KAFKA_STORAGE_ERROR until there is more again, while reading, deleting and committing offsets go on. Never \
+         more than a quarter of the file system. -1: 64 MiB, or half of the memory of all cores where that is more; \
+         0: only a disk that is full refuses.",
     ),
     // Connections and requests.
     broker(

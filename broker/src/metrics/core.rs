@@ -28,6 +28,10 @@ pub struct CoreMetrics {
     pub fetches_waiting: Cell<u64>,
     /// Batches appended to logs.
     pub log_appends: Cell<u64>,
+    /// Partitions that cannot be served, now.
+    pub partitions_offline: Cell<u64>,
+    /// Data directories that have failed, now; every core knows them all.
+    pub log_dirs_offline: Cell<u64>,
     /// Rounds of compaction that came to their end.
     pub cleaner_rounds: Cell<u64>,
     /// Bytes that these read.
@@ -59,6 +63,8 @@ impl CoreMetrics {
             record_bytes_out: Cell::default(),
             fetches_waiting: Cell::default(),
             log_appends: Cell::default(),
+            partitions_offline: Cell::default(),
+            log_dirs_offline: Cell::default(),
             cleaner_rounds: Cell::default(),
             cleaner_bytes_read: Cell::default(),
             cleaner_bytes_written: Cell::default(),
@@ -108,6 +114,8 @@ impl CoreMetrics {
             record_bytes_out: self.record_bytes_out.get(),
             fetches_waiting: self.fetches_waiting.get(),
             log_appends: self.log_appends.get(),
+            partitions_offline: self.partitions_offline.get(),
+            log_dirs_offline: self.log_dirs_offline.get(),
             cleaner_rounds: self.cleaner_rounds.get(),
             cleaner_bytes: [self.cleaner_bytes_read.get(), self.cleaner_bytes_written.get()],
             cleaner_records_removed: self.cleaner_records_removed.get(),
@@ -127,6 +135,7 @@ impl CoreMetrics {
             network_bytes_out: server.bytes_out.get(),
             file_sends: heizer_runtime::net::file_sends(),
             panics: heizer_runtime::task::panics(),
+            log_dirs: Vec::new(),
         }
     }
 }
@@ -158,6 +167,8 @@ pub struct CoreSnapshot {
     pub(super) record_bytes_out: u64,
     pub(super) fetches_waiting: u64,
     pub(super) log_appends: u64,
+    pub(super) partitions_offline: u64,
+    pub(super) log_dirs_offline: u64,
     pub(super) cleaner_rounds: u64,
     /// Read, written.
     pub(super) cleaner_bytes: [u64; 2],
@@ -183,6 +194,21 @@ pub struct CoreSnapshot {
     pub(super) network_bytes_out: u64,
     pub(super) file_sends: FileSendCounts,
     pub(super) panics: u64,
+    /// The data directories; none until somebody puts them in.
+    pub log_dirs: Vec<LogDirFigures>,
+}
+
+/// A data directory, as a core, or all of them, saw it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDirFigures {
+    /// Where it is.
+    pub dir: String,
+    /// Bytes free on its file system.
+    pub free_bytes: u64,
+    /// Bytes that producers leave free.
+    pub reserve_bytes: u64,
+    /// Whether producers are refused for want of space.
+    pub refusing: bool,
 }
 
 impl CoreSnapshot {
@@ -194,6 +220,7 @@ impl CoreSnapshot {
             (&mut self.record_bytes_out, other.record_bytes_out),
             (&mut self.fetches_waiting, other.fetches_waiting),
             (&mut self.log_appends, other.log_appends),
+            (&mut self.partitions_offline, other.partitions_offline),
             (&mut self.cleaner_rounds, other.cleaner_rounds),
             (&mut self.cleaner_records_removed, other.cleaner_records_removed),
             (&mut self.cleaner_failures, other.cleaner_failures),
@@ -212,15 +239,31 @@ impl CoreSnapshot {
         for (sum, amount) in sums {
             *sum = sum.wrapping_add(amount);
         }
+        self.log_dirs_offline = self.log_dirs_offline.max(other.log_dirs_offline);
         self.cleaner_dirty_ratio_max = self.cleaner_dirty_ratio_max.max(other.cleaner_dirty_ratio_max);
         self.cleaner_last_round = self.cleaner_last_round.max(other.cleaner_last_round);
         add_each(&mut self.cleaner_bytes, &other.cleaner_bytes);
+        merge_dirs(&mut self.log_dirs, &other.log_dirs);
         add_each(&mut self.requests, &other.requests);
         add_each(&mut self.errors, &other.errors);
         add_each(&mut self.connections_closed, &other.connections_closed);
         add_each(&mut self.connections_refused, &other.connections_refused);
         self.produce_latency.add(&other.produce_latency).expect("all have the same bounds");
         self.fetch_latency.add(&other.fetch_latency).expect("all have the same bounds");
+    }
+}
+
+/// Every core sees the same directories, each by its own last look.
+fn merge_dirs(dirs: &mut Vec<LogDirFigures>, others: &[LogDirFigures]) {
+    for other in others {
+        match dirs.iter_mut().find(|known| known.dir == other.dir) {
+            Some(known) => {
+                known.free_bytes = known.free_bytes.min(other.free_bytes);
+                known.reserve_bytes = known.reserve_bytes.max(other.reserve_bytes);
+                known.refusing |= other.refusing;
+            }
+            None => dirs.push(other.clone()),
+        }
     }
 }
 

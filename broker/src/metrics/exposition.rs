@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::core::CoreSnapshot;
+use super::core::{CoreSnapshot, LogDirFigures};
 use super::process::ProcessFigures;
 
 /// Upper bounds of the latency buckets, in microseconds.
@@ -92,6 +92,24 @@ impl Exposition {
         out.counter("heizer_produced_bytes", "Bytes of batches appended by producers", all.record_bytes_in)?;
         out.counter("heizer_fetched_bytes", "Bytes of batches sent to consumers", all.record_bytes_out)?;
         out.counter("heizer_log_appends", "Batches appended to logs", all.log_appends)?;
+        let by_dir = |value: fn(&LogDirFigures) -> u64| {
+            all.log_dirs.iter().map(move |dir| (dir.dir.as_str(), value(dir) as f64))
+        };
+        let free = by_dir(|dir| dir.free_bytes);
+        out.gauges("heizer_log_dir_free_bytes", "Bytes free on a data directory's file system", "dir", free)?;
+        let reserve = by_dir(|dir| dir.reserve_bytes);
+        out.gauges("heizer_log_dir_reserve_bytes", "Bytes that producers leave free there", "dir", reserve)?;
+        let refusing = by_dir(|dir| u64::from(dir.refusing));
+        out.gauges(
+            "heizer_log_dir_refusing",
+            "1 while producers are refused for want of space",
+            "dir",
+            refusing,
+        )?;
+        let offline = all.partitions_offline as f64;
+        out.gauge("heizer_partitions_offline", "Partitions whose log cannot be used", offline)?;
+        let offline = all.log_dirs_offline as f64;
+        out.gauge("heizer_log_dirs_offline", "Data directories that have failed", offline)?;
         let sends = &all.file_sends;
         out.counter("heizer_sendfile_bytes", "Bytes sent out of the page cache by sendfile", sends.bytes)?;
         out.counter("heizer_sendfile_calls", "Calls of sendfile", sends.calls)?;
@@ -178,6 +196,20 @@ impl Out<'_> {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
+    fn gauges<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (&'a str, f64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (of, value) in values {
+            family.encode_family(&[(label, of)])?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
     fn histograms(
         &mut self,
         name: &str,
@@ -251,11 +283,15 @@ mod tests {
             metrics.count_request(ApiKey::Produce);
             metrics.count_error(ApiKey::Fetch);
             CoreMetrics::add(&metrics.records_in, 5);
+            metrics.partitions_offline.set(3);
+            metrics.log_dirs_offline.set(1);
         };
         let text = text(count, 2);
         has(&text, "heizer_requests_total{api=\"Produce\"} 4");
         has(&text, "heizer_request_errors_total{api=\"Fetch\"} 2");
         has(&text, "heizer_produced_records_total 10");
+        has(&text, "heizer_partitions_offline 6.0");
+        has(&text, "heizer_log_dirs_offline 1.0");
         has(&text, "# TYPE heizer_produced_records counter");
         assert!(!text.contains("api=\"Heartbeat\""), "what never happened is left out");
         assert!(text.ends_with("# EOF\n"));
@@ -294,6 +330,24 @@ mod tests {
         bucket("30.0", 3);
         bucket("+Inf", 5);
         has(&text, "heizer_request_duration_seconds_count{api=\"Produce\"} 5");
+    }
+
+    #[test]
+    fn of_a_data_directory_the_least_free_space_that_any_core_has_seen_is_told() {
+        let snapshots = sim::block_on(7, async {
+            let snapshot = |free_bytes, refusing| {
+                let mut snapshot = CoreMetrics::new().snapshot(&ServerMetrics::default());
+                let dir = "/data".to_owned();
+                snapshot.log_dirs.push(LogDirFigures { dir, free_bytes, reserve_bytes: 64, refusing });
+                snapshot
+            };
+            [snapshot(9, false), snapshot(7, true)]
+        });
+        let process = ProcessFigures { resident_bytes: 4_096, cpu_seconds: 1.5, open_fds: 9 };
+        let text = render(&snapshots, &process, Duration::from_secs(3));
+        has(&text, "heizer_log_dir_free_bytes{dir=\"/data\"} 7.0");
+        has(&text, "heizer_log_dir_reserve_bytes{dir=\"/data\"} 64.0");
+        has(&text, "heizer_log_dir_refusing{dir=\"/data\"} 1.0");
     }
 
     #[test]

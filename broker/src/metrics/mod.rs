@@ -10,6 +10,6 @@ mod core;
 mod exposition;
 mod process;
 
-pub use core::{CoreMetrics, CoreSnapshot};
+pub use core::{CoreMetrics, CoreSnapshot, LogDirFigures};
 pub use exposition::render;
 pub use process::ProcessFigures;

@@ -12,6 +12,7 @@ use heizer_storage::StorageError;
 use uuid::Uuid;
 
 use super::{Shard, here};
+use crate::data_dir::Place;
 use crate::metadata::{
     CLUSTER_GROUP, ClusterCommand, ClusterError, ClusterOutcome, ImageChange, MetadataImage, NewTopic,
     PARTITIONS_PER_TOPIC_MAX, PartitionAssignment, ShardCommand, TopicRecord, assign_replicas,
@@ -128,16 +129,21 @@ impl Shard {
         let cores_concerned = (0..record.replicas.len())
             .map(|partition| self.node.owner(record.id, partition as i32))
             .collect::<std::collections::BTreeSet<CoreId>>();
-        let calls = cores_concerned.into_iter().map(|core| {
-            let record = record.clone();
-            async move { cores::call(core, move || async move { here().adopt(&record).await }).await? }
-        });
+        let places: Arc<[Place]> = self.places(record.id, record.replicas.len()).await.into();
+        let calls =
+            cores_concerned.into_iter().map(|core| {
+                let (record, places) = (record.clone(), places.clone());
+                async move {
+                    cores::call(core, move || async move { here().adopt(&record, &places).await }).await?
+                }
+            });
         try_join_all(calls).await?;
         Ok(())
     }
 
-    /// On an owner core: its shard groups take over their partitions of a topic, then the logs are opened.
-    async fn adopt(self: &Rc<Self>, record: &TopicRecord) -> Result<(), ControlError> {
+    /// On an owner core: its shard groups take over their partitions of a topic, then the logs are opened, each in its
+    /// place.
+    async fn adopt(self: &Rc<Self>, record: &TopicRecord, places: &[Place]) -> Result<(), ControlError> {
         let mut by_group: std::collections::BTreeMap<GroupId, Vec<PartitionAssignment>> = Default::default();
         for (partition, replicas) in (0..).zip(&record.replicas) {
             if self.node.owner(record.id, partition) == self.core {
@@ -152,7 +158,7 @@ impl Shard {
             raft.propose(group, command.encode())
         });
         try_join_all(proposals).await?;
-        self.open_partitions_of(record).await?;
+        self.open_partitions_of(record, places).await;
         Ok(())
     }
 
@@ -167,7 +173,15 @@ impl Shard {
             partition.free_waiters();
         }
         for partition in &gone {
-            partition.log().delete().await?;
+            partition.stop_relocation().await;
+            let log = partition.log();
+            if let Err(error) = log.delete().await {
+                tracing::warn!(%error, "the files of a deleted partition stay until the next start");
+                log.home().note(&error);
+            }
+        }
+        if self.forget_offline(id) {
+            self.remove_files_of(id).await;
         }
         let groups: Vec<GroupId> = self
             .states
@@ -181,6 +195,19 @@ impl Shard {
         try_join_all(groups.into_iter().map(|group| raft.propose(group, command.clone()))).await?;
         self.groups.topic_deleted(name);
         Ok(())
+    }
+
+    /// Removes what partitions of a topic that could not be opened have in the directories that answer; the others are
+    /// cleaned when they are back.
+    async fn remove_files_of(&self, id: Uuid) {
+        let is_gone =
+            |topic_id, partition| topic_id == *id.as_bytes() && self.node.owner(id, partition) == self.core;
+        for dir in self.dirs().iter().filter(|dir| dir.log_dir.failure().is_none()) {
+            if let Err(error) = heizer_storage::remove_logs(dir.log_dir.path(), is_gone).await {
+                tracing::warn!(%error, "the files of a deleted partition stay until the next start");
+                dir.log_dir.note(&error);
+            }
+        }
     }
 
     fn cluster_state(&self) -> Rc<std::cell::RefCell<crate::metadata::ClusterState>> {

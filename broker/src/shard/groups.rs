@@ -14,6 +14,7 @@ use heizer_runtime::collections::HashMap;
 use heizer_runtime::sync::Event;
 use heizer_runtime::time::{self, Instant};
 use heizer_runtime::{random, task};
+use heizer_storage::AppendError;
 use heizer_wire::ErrorCode;
 use heizer_wire::messages::{
     DescribedGroup, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListedGroup, OffsetCommitRequest,
@@ -273,7 +274,10 @@ impl Groups {
     fn append(self: &Rc<Self>, room: &Rc<Room>, write: Write) -> Result<(), (WriteId, ErrorCode)> {
         let appended = room.partition.append_records(&batch_of(&write)).map_err(|error| {
             let code = (self.code_of)(&error);
-            tracing::warn!(partition = room.partition.index(), %error, "group records were not appended");
+            // A full disk has been told of where it was found.
+            if !matches!(error, PartitionError::Append(AppendError::NoSpace)) {
+                tracing::warn!(partition = room.partition.index(), %error, "group records were not appended");
+            }
             (write.id, code)
         })?;
         room.writes.borrow_mut().push((write.id, appended.last_offset + 1));
@@ -360,7 +364,7 @@ impl Room {
 
     fn damaged(&self, reason: String) -> PartitionError {
         PartitionError::Storage(heizer_storage::StorageError::Corrupt {
-            path: self.partition.directory().to_owned(),
+            path: self.partition.directory(),
             reason,
         })
     }

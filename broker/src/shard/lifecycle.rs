@@ -13,14 +13,17 @@ use futures::stream::FuturesUnordered;
 use heizer_raft::{GroupId, GroupImage, NodeId, RaftConfig, RaftHost, StateMachine};
 use heizer_runtime::collections::HashMap;
 use heizer_runtime::{cores, task, time};
-use heizer_storage::{Log, LogDir, OpenMode, StorageContext, StorageError, StorageLimits};
+use heizer_storage::{
+    CopyBudget, Log, OpenMode, RecoveryReport, StorageContext, StorageError, StorageLimits,
+};
 use uuid::Uuid;
 
 use super::CodeOf;
 use super::control::ControlError;
 use super::waits::{Waits, wake};
-use super::{Groups, Node, OFFSETS_TOPIC, Shard, producer_ids};
+use super::{Groups, Node, OFFSETS_TOPIC, Shard, ShardDir, producer_ids};
 use crate::coordinator::group::GroupConfig;
+use crate::data_dir::Place;
 use crate::fetch_budget::FetchBudget;
 use crate::fetch_session::FetchSessions;
 use crate::metadata::{
@@ -56,6 +59,17 @@ pub struct StartReport {
     pub scanned_bytes: u64,
     /// Logs whose end was cut off.
     pub cut: usize,
+    /// Partitions that it cannot serve.
+    pub offline: usize,
+}
+
+/// How a core has closed what it had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloseReport {
+    /// Data directories, by their places in `log.dirs`, in which logs were not closed in good order.
+    pub badly_closed: Vec<usize>,
+    /// Raft's stream has failed.
+    pub raft_failed: bool,
 }
 
 impl Shard {
@@ -86,8 +100,10 @@ impl Shard {
             states: Default::default(),
             cluster: Default::default(),
             builder: ImageBuilder::new().into(),
-            log_dir: LogDir::new(&node.data_dir, storage.clone()),
+            dirs: Default::default(),
+            move_budget: CopyBudget::new(config.move_bytes_per_s).into(),
             storage,
+            refusals: Default::default(),
             waits: Waits::default(),
             producer_ids: producer_ids::ProducerIds::default(),
             ready: false.into(),
@@ -130,7 +146,6 @@ impl Shard {
         )
         .await?;
         *self.raft.borrow_mut() = Some(Rc::new(raft));
-        self.log_dir.open_checkpoints().await?;
         self.tell_all_changes();
         self.raft().on_apply(|applied| super::here().applied(applied));
         Ok(())
@@ -165,7 +180,13 @@ impl Shard {
             self.node.owner(topic_id, partition) == self.core
                 && strangers.iter().any(|(_, id)| *id == topic_id)
         };
-        heizer_storage::remove_logs(&self.node.data_dir, is_gone).await?;
+        for dir in self.dirs().iter().filter(|dir| dir.log_dir.failure().is_none()) {
+            // What cannot be removed now goes when the directory is back.
+            if let Err(error) = heizer_storage::remove_logs(dir.log_dir.path(), is_gone).await {
+                tracing::warn!(%error, "the logs of a deleted topic could not be removed");
+                dir.log_dir.note(&error);
+            }
+        }
         for (group, topic_id) in strangers {
             let command = ShardCommand::Remove { topic_id };
             self.raft().propose(group, command.encode()).await.map_err(ControlError::from)?;
@@ -174,33 +195,37 @@ impl Shard {
     }
 
     /// Opens every partition that this core's groups govern, those first that were written to last.
-    pub async fn open_partitions(self: &Rc<Self>, mode: OpenMode) -> Result<StartReport, StartError> {
+    pub async fn open_partitions(self: &Rc<Self>) -> StartReport {
         let image = self.image();
         let mut report = StartReport::default();
         let mut wanted = Vec::new();
         for topic in image.topics() {
             // Some are open already, where a crash had left a topic half made.
-            let open = |index: &i32| self.partitions.borrow().contains_key(&(topic.record.id, *index));
-            for index in self.indexes_here(&topic.record).into_iter().filter(|index| !open(index)) {
-                wanted.push((topic.record.clone(), index));
+            for index in self.indexes_here(&topic.record) {
+                if !self.is_settled(topic.record.id, index)
+                    && let Some(place) = self.planned(topic.record.id, index)
+                {
+                    wanted.push((topic.record.clone(), index, place));
+                }
             }
         }
         let total = wanted.len();
-        wanted.sort_by_cached_key(|(record, index)| {
-            std::cmp::Reverse(self.log_dir.recency(*record.id.as_bytes(), *index))
+        wanted.sort_by_cached_key(|(record, index, place)| {
+            let Place::In(at) = place else { return std::cmp::Reverse(0) };
+            std::cmp::Reverse(self.dir(*at).log_dir.recency(*record.id.as_bytes(), *index))
         });
         let mut wanted = wanted.into_iter();
         let mut opening = FuturesUnordered::new();
         let mut told = time::now();
         loop {
             while opening.len() < LOGS_AT_ONCE
-                && let Some((record, index)) = wanted.next()
+                && let Some((record, index, place)) = wanted.next()
             {
-                opening.push(self.clone().open_partition(record, index, mode));
+                opening.push(self.clone().open_partition(record, index, place, None));
             }
             let Some(opened) = opening.next().await else { break };
-            let opened = opened?;
-            report.partitions += 1;
+            report.partitions += opened.partitions;
+            report.offline += opened.offline;
             report.scanned_bytes += opened.scanned_bytes;
             report.cut += opened.cut;
             if time::now() - told > Duration::from_secs(1) {
@@ -208,7 +233,13 @@ impl Shard {
                 tracing::info!(core = self.core.0, opened = report.partitions, total, "opening partitions");
             }
         }
-        Ok(report)
+        report
+    }
+
+    /// Whether a partition is open, or known to be offline.
+    fn is_settled(&self, topic_id: Uuid, index: i32) -> bool {
+        self.partitions.borrow().contains_key(&(topic_id, index))
+            || self.offline_reason(topic_id, index).is_some()
     }
 
     /// After an unclean stop: a new leader epoch for every partition here, committed before the first append, so that
@@ -229,22 +260,18 @@ impl Shard {
         Ok(())
     }
 
-    /// Opens the partitions of a topic that have just been adopted here.
-    pub(super) async fn open_partitions_of(
-        self: &Rc<Self>,
-        record: &TopicRecord,
-    ) -> Result<(), StorageError> {
+    /// Opens the partitions of a topic that have just been adopted here, each in its place.
+    pub(super) async fn open_partitions_of(self: &Rc<Self>, record: &TopicRecord, places: &[Place]) {
         let record = Arc::new(record.clone());
         let mut opening = FuturesUnordered::new();
         for index in self.indexes_here(&record) {
-            if !self.partitions.borrow().contains_key(&(record.id, index)) {
-                opening.push(self.clone().open_partition(record.clone(), index, OpenMode::Unclean));
+            if !self.is_settled(record.id, index) {
+                let place = places[index as usize].clone();
+                let unclean = Some(OpenMode::Unclean);
+                opening.push(self.clone().open_partition(record.clone(), index, place, unclean));
             }
         }
-        while let Some(opened) = opening.next().await {
-            opened?;
-        }
-        Ok(())
+        while opening.next().await.is_some() {}
     }
 
     /// The partitions of a topic that live on this core.
@@ -253,19 +280,85 @@ impl Shard {
         all.filter(|index| self.node.owner(record.id, *index) == self.core).collect()
     }
 
+    /// Opens a partition's log, in its directory's mode unless another one is given. A log that cannot be opened takes
+    /// down its partition and no other.
     async fn open_partition(
         self: Rc<Self>,
         record: Arc<TopicRecord>,
         index: i32,
+        place: Place,
+        mode: Option<OpenMode>,
+    ) -> StartReport {
+        let at = match place {
+            Place::In(at) => at,
+            Place::Offline(reason) => {
+                tracing::error!(topic = &*record.name, partition = index, %reason, "a partition is offline");
+                self.set_offline(record.id, index, reason);
+                return StartReport { offline: 1, ..StartReport::default() };
+            }
+        };
+        let dir = self.dir(at);
+        let mode = mode.unwrap_or(dir.mode);
+        let mut opened = self.open_log(&dir, &record, index, mode).await;
+        if opened.is_err() && self.remove_left_over(&dir, &record, index).await {
+            if let Some(reason) = self.missing_dirs() {
+                let missing = Place::Offline(reason);
+                return Box::pin(self.open_partition(record, index, missing, Some(mode))).await;
+            }
+            opened = self.open_log(&dir, &record, index, mode).await;
+        }
+        // A failed directory has had its line.
+        let reason = match (opened, dir.log_dir.failure()) {
+            (Ok((log, found)), None) => {
+                self.take_partition(&record, index, log);
+                let cut = usize::from(found.cut.is_some());
+                return StartReport { partitions: 1, scanned_bytes: found.scanned_bytes, cut, offline: 0 };
+            }
+            (_, Some(reason)) => reason,
+            (Err(error), None) => {
+                dir.log_dir.note(&error);
+                if dir.log_dir.failure().is_none() {
+                    let topic = &*record.name;
+                    tracing::error!(topic, partition = index, %error, "a log cannot be opened: its partition is offline");
+                }
+                error.to_string().into()
+            }
+        };
+        self.set_offline(record.id, index, reason);
+        StartReport { offline: 1, ..StartReport::default() }
+    }
+
+    /// Where the log of a topic of the same name stands in the way, which was deleted while its directory was away,
+    /// removes it. Whether it did.
+    async fn remove_left_over(&self, dir: &ShardDir, record: &TopicRecord, index: i32) -> bool {
+        let (path, name) = (dir.log_dir.path(), partition_directory(&record.name, index));
+        let Ok(Some(id)) = heizer_storage::topic_id_of(path, &name).await else { return false };
+        let id = Uuid::from_bytes(id);
+        if !dir.was_known || id == record.id || self.image().topic(id).is_some() {
+            return false;
+        }
+        tracing::info!(directory = %path.display(), log = name, "removing a log whose topic was deleted");
+        match heizer_storage::remove_log(path, &name).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "the log of a deleted topic could not be removed");
+                dir.log_dir.note(&error);
+                false
+            }
+        }
+    }
+
+    async fn open_log(
+        &self,
+        dir: &ShardDir,
+        record: &TopicRecord,
+        index: i32,
         mode: OpenMode,
-    ) -> Result<StartReport, StorageError> {
+    ) -> Result<(Rc<Log>, RecoveryReport), StorageError> {
         let name = partition_directory(&record.name, index);
         let config = self.typed(&record.configs, &record.name).log_config();
         let topic_id = *record.id.as_bytes();
-        let (log, found) = Log::open(&self.log_dir, &name, topic_id, config, mode).await?;
-        self.take_partition(&record, index, log);
-        let cut = usize::from(found.cut.is_some());
-        Ok(StartReport { partitions: 1, scanned_bytes: found.scanned_bytes, cut })
+        Log::open(&dir.log_dir, &name, topic_id, config, mode).await
     }
 
     fn take_partition(&self, record: &TopicRecord, index: i32, log: Rc<Log>) {
@@ -287,6 +380,10 @@ impl Shard {
     pub fn start_background(self: &Rc<Self>) {
         task::spawn(self.groups.clone().keep_time());
         task::spawn(self.clone().keep_house());
+        for dir in self.dirs() {
+            Shard::watch_space(&dir.log_dir);
+        }
+        task::spawn(self.clone().watch_raft());
         self.ready.set(true);
         task::spawn(self.clone().keep_clean());
     }
@@ -295,41 +392,55 @@ impl Shard {
     pub fn stop_serving(&self) {
         self.ready.set(false);
         self.groups.close_all();
-        self.partitions().iter().for_each(|partition| partition.free_waiters());
+        for partition in self.partitions() {
+            partition.free_waiters();
+            if let Some(moving) = partition.relocation() {
+                moving.cancel();
+            }
+        }
     }
 
-    /// Seals every log and stops raft. Whether everything was closed in good order.
-    pub async fn close(&self) -> bool {
+    /// Seals every log and stops raft.
+    pub async fn close(&self) -> CloseReport {
         let partitions: Vec<Rc<Partition>> =
             self.partitions.borrow_mut().drain().map(|(_, partition)| partition).collect();
         let mut partitions = partitions.into_iter();
         let mut closing = FuturesUnordered::new();
-        let mut clean = true;
+        let mut report = CloseReport::default();
+        let dirs = self.dirs();
         loop {
             while closing.len() < LOGS_AT_ONCE
                 && let Some(partition) = partitions.next()
             {
-                closing.push(async move { partition.log().close().await });
+                closing.push(async move {
+                    partition.stop_relocation().await;
+                    let log = partition.log();
+                    log.close().await.map_err(|error| (log, error))
+                });
             }
             match closing.next().await {
                 None => break,
                 Some(Ok(())) => {}
-                Some(Err(error)) => {
-                    clean = false;
+                Some(Err((log, error))) => {
+                    report
+                        .badly_closed
+                        .extend(dirs.iter().position(|dir| Rc::ptr_eq(&dir.log_dir, log.home())));
                     tracing::warn!(%error, "a log was not closed in good order");
                 }
             }
         }
-        if let Err(error) = self.log_dir.close_checkpoints().await {
-            clean = false;
-            tracing::warn!(%error, "the checkpoint log was not closed in good order");
+        for (at, dir) in dirs.iter().enumerate().filter(|(_, dir)| dir.log_dir.failure().is_none()) {
+            if let Err(error) = dir.log_dir.close_checkpoints().await {
+                report.badly_closed.push(at);
+                tracing::warn!(%error, "the checkpoint log was not closed in good order");
+            }
         }
         let raft = self.raft.borrow_mut().take();
         if let Some(raft) = raft {
             raft.shutdown().await;
-            clean &= !raft.has_failed();
+            report.raft_failed = raft.has_failed();
         }
-        clean
+        report
     }
 
     /// Adopts topics that a crash has left between the cluster group and the shard groups; on the cluster core.

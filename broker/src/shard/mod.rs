@@ -3,22 +3,26 @@
 
 mod cleaning;
 mod control;
+mod dirs;
 mod groups;
 mod lifecycle;
+mod moving;
 mod producer_ids;
+mod space;
 mod waits;
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use futures::lock::Mutex;
 use heizer_raft::{GroupId, RaftHost};
 use heizer_runtime::collections::HashMap;
 use heizer_runtime::cores::{self, CoreId};
 use heizer_runtime::sync::Event;
-use heizer_storage::{LogDir, StorageContext};
+use heizer_storage::{CopyBudget, StorageContext};
 use uuid::Uuid;
 
 use crate::config::{BrokerConfig, TopicConfig};
@@ -30,8 +34,10 @@ use crate::metrics::CoreMetrics;
 use crate::partition::Partition;
 
 pub use control::{ControlError, TopicPlan};
+pub use dirs::ShardDir;
 pub use groups::{CodeOf, GroupRequest, Groups};
-pub use lifecycle::{StartError, StartReport};
+pub use lifecycle::{CloseReport, StartError, StartReport};
+pub use moving::Replica;
 pub use waits::{Wait, Watched};
 
 /// The topic that group coordinators keep their state in.
@@ -42,15 +48,44 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 pub struct Node {
     /// `node.id`.
     pub id: i32,
-    /// Where everything is kept.
-    pub data_dir: PathBuf,
+    /// The data directories, in the order of `log.dirs`.
+    pub dirs: Vec<NodeDir>,
+    /// The one of them that holds the metadata.
+    pub metadata_dir: usize,
     /// The broker's settings.
     pub config: BrokerConfig,
     /// Which core governs which group.
     pub layout: Layout,
 }
 
+/// A data directory as it was when the process began.
+#[derive(Clone, Debug)]
+pub struct NodeDir {
+    /// Where it is, absolute.
+    pub path: PathBuf,
+    /// Why it cannot be used, if it cannot.
+    pub failure: Option<String>,
+}
+
 impl Node {
+    /// The broker that `config` describes, on so many cores; `failures` has the reasons why directories cannot be used.
+    pub fn new(config: BrokerConfig, cores: u16, failures: Vec<Option<String>>) -> Node {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let dirs = config.log_dirs.iter().map(absolute).zip(failures);
+        Node {
+            id: config.node_id,
+            dirs: dirs.map(|(path, failure)| NodeDir { path, failure }).collect(),
+            metadata_dir: config.metadata_log_dir,
+            layout: Layout::compute(config.raft_groups, cores),
+            config,
+        }
+    }
+
+    /// Where the metadata is kept.
+    pub fn metadata_path(&self) -> &Path {
+        &self.dirs[self.metadata_dir].path
+    }
+
     /// The core that owns a partition.
     pub fn owner(&self, topic_id: Uuid, partition: i32) -> CoreId {
         CoreId(self.layout.core_of_partition(topic_id, partition))
@@ -77,7 +112,10 @@ pub struct Shard {
     /// On the cluster core alone: the single writer of the image.
     builder: RefCell<ImageBuilder>,
     storage: Rc<StorageContext>,
-    log_dir: Rc<LogDir>,
+    dirs: dirs::Dirs,
+    /// What copies of partitions may write; held by the one that is being made.
+    move_budget: Mutex<CopyBudget>,
+    refusals: RefCell<space::Refusals>,
     waits: waits::Waits,
     producer_ids: producer_ids::ProducerIds,
     ready: Cell<bool>,
@@ -127,6 +165,9 @@ impl Shard {
 
     /// A partition of this core.
     pub fn partition(&self, topic_id: Uuid, partition: i32) -> Result<Rc<Partition>, PartitionError> {
+        if let Some(reason) = self.offline_reason(topic_id, partition) {
+            return Err(PartitionError::Offline { reason });
+        }
         match self.partitions.borrow().get(&(topic_id, partition)) {
             Some(partition) => Ok(partition.clone()),
             // Placement is checked again at the owner: the topic may be gone, or about to be opened.

@@ -1,13 +1,12 @@
 //! A broker on one simulated node and clients on another, and how a test drives them.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heizer_broker::config::BrokerConfig;
-use heizer_broker::metadata::Layout;
 use heizer_broker::serve::{Setup, core_main};
 use heizer_broker::shard::Node;
 use heizer_client::{Client, ClientConfig, Connection};
@@ -73,11 +72,13 @@ impl Cluster {
 
     /// What the real process does before its cores start.
     fn make_data_dir(&mut self) {
-        self.sim.run(self.broker, async {
-            let data_dir = Path::new(DATA_DIR);
-            fs::create_dir_all(data_dir).await.expect("made");
-            for parent in data_dir.ancestors().skip(1) {
-                fs::sync_dir(parent).await.expect("synced");
+        let dirs = self.config.log_dirs.clone();
+        self.sim.run(self.broker, async move {
+            for data_dir in dirs {
+                fs::create_dir_all(&data_dir).await.expect("made");
+                for parent in data_dir.ancestors().skip(1) {
+                    fs::sync_dir(parent).await.expect("synced");
+                }
             }
         });
     }
@@ -86,12 +87,8 @@ impl Cluster {
     pub(crate) fn start(&mut self) {
         let config = self.config.clone();
         let cores = u16::try_from(self.cores).expect("a few cores");
-        let node = Node {
-            id: config.node_id,
-            data_dir: PathBuf::from(DATA_DIR),
-            layout: Layout::compute(config.raft_groups, cores),
-            config,
-        };
+        let failures = vec![None; config.log_dirs.len()];
+        let node = Node::new(config, cores, failures);
         let setup = Arc::new(Setup {
             endpoint: node.config.listeners[0].clone(),
             listen: ADDR.parse().expect("an address"),
@@ -128,6 +125,18 @@ impl Cluster {
         assert!(self.ended.borrow().iter().all(Result::is_ok), "{:?}", self.ended.borrow());
         // What is left of the process.
         self.sim.kill(self.broker);
+    }
+
+    /// The process ends by itself, with this error of its first core; what is left of it goes.
+    pub(crate) fn ends_by_itself(&mut self) -> String {
+        let deadline = self.sim.now() + Duration::from_secs(60);
+        while self.ended.borrow().len() < self.cores {
+            assert!(self.sim.now() < deadline, "the broker goes on: {:?}", self.ended.borrow());
+            self.sim.run_for(Duration::from_millis(1));
+        }
+        self.sim.kill(self.broker);
+        let ended = self.ended.take();
+        ended.into_iter().find_map(Result::err).expect("one core says why")
     }
 
     /// The power goes, and comes back.

@@ -126,8 +126,7 @@ fn a_compacted_topic_comes_down_to_the_last_value_of_each_key() {
 
 async fn commit(connection: &Connection, group: &str, offset: i64) {
     let partition = OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() };
-    let topic =
-        OffsetCommitRequestTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
+    let topic = OffsetCommitRequestTopic { name: "t".into(), partitions: vec![partition] };
     let request = OffsetCommitRequest {
         group_id: group.into(),
         generation_id_or_member_epoch: -1,

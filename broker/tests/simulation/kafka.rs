@@ -6,12 +6,13 @@ use bytes::Bytes;
 use heizer_client::Connection;
 use heizer_runtime::time;
 use heizer_wire::messages::{
-    CreatableTopic, CreatableTopicConfig, CreatableTopicResult, CreateTopicsRequest, DeletableTopicResult,
-    DeleteTopicState, DeleteTopicsRequest, EpochEndOffset, FetchPartition, FetchPartitionData, FetchRequest,
-    FetchResponse, FetchTopic, InitProducerIdRequest, ListOffsetsPartition, ListOffsetsPartitionResponse,
-    ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, MetadataRequestTopic, MetadataResponseTopic,
-    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic, PartitionProduceData,
-    PartitionProduceResponse, ProduceRequest, TopicProduceData,
+    AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest, CreatableTopic,
+    CreatableTopicConfig, CreatableTopicResult, CreateTopicsRequest, DeletableTopicResult, DeleteTopicState,
+    DeleteTopicsRequest, DescribeLogDirsRequest, DescribeLogDirsResult, EpochEndOffset, FetchPartition,
+    FetchPartitionData, FetchRequest, FetchResponse, FetchTopic, InitProducerIdRequest, ListOffsetsPartition,
+    ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsTopic, MetadataRequest,
+    MetadataRequestTopic, MetadataResponseTopic, OffsetForLeaderEpochRequest, OffsetForLeaderPartition,
+    OffsetForLeaderTopic, PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
 use heizer_wire::record_batch::{BatchOptions, RecordBatchBuilder, batches};
 use heizer_wire::{ErrorCode, Records, Request};
@@ -252,4 +253,46 @@ pub(crate) async fn delete(connection: &Connection, name: &str) -> DeletableTopi
     let topic = DeleteTopicState { name: Some(name.into()), ..Default::default() };
     let request = DeleteTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
     ask(connection, &request).await.responses.remove(0)
+}
+
+/// Asks for partitions of a topic to be moved to a data directory; the code of each.
+pub(crate) async fn ask_to_move(
+    connection: &Connection,
+    path: &str,
+    topic: &str,
+    partitions: &[i32],
+) -> Vec<ErrorCode> {
+    let topic = AlterReplicaLogDirTopic { name: topic.into(), partitions: partitions.to_vec() };
+    let dirs = vec![AlterReplicaLogDir { path: path.into(), topics: vec![topic] }];
+    let mut answer = ask(connection, &AlterReplicaLogDirsRequest { dirs }).await;
+    let partitions = answer.results.remove(0).partitions;
+    partitions.iter().map(|partition| ErrorCode::from_code(partition.error_code)).collect()
+}
+
+/// Moves partitions of a topic to a data directory; resolves when they are there.
+pub(crate) async fn move_to(connection: &Connection, path: &str, topic: &str, partitions: &[i32]) {
+    let codes = ask_to_move(connection, path, topic, partitions).await;
+    assert!(codes.iter().all(|code| *code == ErrorCode::None), "{codes:?}");
+    let deadline = time::now() + Duration::from_secs(60);
+    loop {
+        let found = describe_log_dirs(connection).await;
+        let of_topic =
+            |result: &DescribeLogDirsResult| result.topics.iter().find(|t| &*t.name == topic).cloned();
+        let there = found.iter().find(|result| &*result.log_dir == path).and_then(of_topic);
+        let settled = |index: &i32| {
+            there.iter().flat_map(|t| &t.partitions).any(|p| p.partition_index == *index && !p.is_future_key)
+        };
+        if partitions.iter().all(settled) {
+            return;
+        }
+        assert!(time::now() < deadline, "the move does not end: {found:?}");
+        time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Every data directory with all that is in it.
+pub(crate) async fn describe_log_dirs(connection: &Connection) -> Vec<DescribeLogDirsResult> {
+    let answer = ask(connection, &DescribeLogDirsRequest { topics: None }).await;
+    assert_code(answer.error_code, ErrorCode::None);
+    answer.results
 }

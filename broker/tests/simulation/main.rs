@@ -13,7 +13,9 @@ mod seeds;
 
 mod compaction;
 mod crashes;
+mod directories;
 mod fetching;
+mod full_disk;
 mod groups;
 mod layout;
 mod offsets;

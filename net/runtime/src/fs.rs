@@ -336,6 +336,10 @@ path_operation! {
     /// Bytes free for an unprivileged process on the file system that holds `path`.
     free_bytes(path) -> u64
 }
+path_operation! {
+    /// Bytes that the file system that holds `path` has in all.
+    total_bytes(path) -> u64
+}
 
 /// The whole of a small file.
 pub async fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -5,12 +5,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use heizer_wire::record_batch::BatchHeader;
 
-use crate::batch::{HEADER_BYTES, split, stamp_append_time};
+use crate::batch::{HEADER_BYTES, index_timestamp, split, stamp_append_time};
 use crate::config::{Level, LogConfig};
 use crate::error::AppendError;
 use crate::log::{Log, Role, State};
 use crate::producer::{ProducerState, Verdict};
 use crate::segment::Batch;
+use crate::space::Claim;
 
 /// Where appended batches come from.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -100,6 +101,11 @@ impl State {
             && let Some((base_offset, last_offset)) = self.check_producers(&found, now_ms)?
         {
             return Ok(self.duplicate(base_offset, last_offset));
+        }
+        // After the duplicates: what is in the log already needs no space.
+        let claim = if origin == AppendOrigin::Client { Claim::Client } else { Claim::Own };
+        if !log.home.space().admits(claim) {
+            return Err(AppendError::NoSpace);
         }
         let stamp = self.config.log_append_time && origin != AppendOrigin::Replica;
         let plan = match origin {
@@ -248,7 +254,7 @@ impl State {
             body,
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
-            max_timestamp: header.max_timestamp,
+            max_timestamp: index_timestamp(header),
         };
         self.active().push(&batch, now_ms, self.config.index_interval_bytes);
         self.growth.appended += (HEADER_BYTES + body.len()) as u64;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::checkpoint::{Checkpoint, HURRY_BYTES, PartitionKey};
 use crate::config::Level;
 use crate::error::StorageError;
-use crate::log::{Log, State};
+use crate::log::{Log, Role, State};
 
 /// How far the log has grown beyond its checkpoint.
 #[derive(Default)]
@@ -57,7 +57,9 @@ impl Log {
     pub(crate) fn take_checkpoint(&self) -> Option<(Checkpoint, u64)> {
         let mut state = self.state.borrow_mut();
         state.growth.listed = false;
-        if state.closed || state.failed.is_some() {
+        // A truncation has the checkpoint forgotten before it changes anything: what is there until then must not be
+        // noted behind it.
+        if state.closed || state.failed.is_some() || state.role == Role::Exclusive {
             state.growth.pending = None;
             return None;
         }

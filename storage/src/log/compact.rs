@@ -35,6 +35,10 @@ impl Log {
         now_ms: i64,
         high_watermark: i64,
     ) -> Result<Option<Cleanable>, StorageError> {
+        if self.is_relocating() {
+            // The copy has read some of the segments: a tombstone must not go from the others.
+            return Ok(None);
+        }
         self.check_open()?;
         let (segments, first_dirty, config) = self.state.borrow().settled(high_watermark);
         let mut facts = Vec::with_capacity(segments.len());

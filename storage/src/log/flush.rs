@@ -19,6 +19,7 @@ use crate::error::{IoContext, LogFailed, StorageError};
 use crate::log::{Log, Role, State};
 use crate::paths::{self, EPOCHS, METADATA};
 use crate::segment::Segment;
+use crate::space::Starving;
 
 /// At level memory, data is written when there is this much of it, or after this time.
 const LAZY_BYTES: u64 = 1 << 20;
@@ -60,7 +61,7 @@ impl Log {
     }
 
     /// Sees to it that a flush task runs if there is something to do.
-    pub(super) fn start_flush(&self) {
+    pub(crate) fn start_flush(&self) {
         {
             let mut state = self.state.borrow_mut();
             match state.role {
@@ -72,7 +73,8 @@ impl Log {
                 Role::Exclusive => return,
                 Role::Idle => {}
             }
-            if state.failed.is_some() || state.closed || state.next_job().is_none() {
+            let nothing = state.next_job().is_none() && self.spare_space(&state).is_none();
+            if state.failed.is_some() || state.closed || nothing {
                 return;
             }
             state.role = Role::Flushing;
@@ -90,20 +92,53 @@ impl Log {
     }
 
     /// Carries out jobs until there is none. Between the last look and the role going idle nothing is awaited.
+    ///
+    /// What the disk has no space for is tried again until it has, or until somebody wants the files for himself.
     pub(super) async fn run_flush(&self) -> Result<(), StorageError> {
+        let mut starving: Option<Starving> = None;
         loop {
             let work = self.work.listen();
-            let Some(job) = self.state.borrow().next_job() else { return Ok(()) };
-            match job {
-                Job::Wait(until) => {
+            let (job, spare) = {
+                let state = self.state.borrow();
+                (state.next_job(), self.spare_space(&state))
+            };
+            let done = match (job, spare) {
+                (Some(Job::Wait(until)), None) => {
                     // A truncation or close that waits for the role must not wait for the time.
                     if let Either::Left(_) = future::select(pin!(time::sleep_until(until)), work).await {
                         continue;
                     }
+                    Ok(())
                 }
-                job => self.carry_out(job).await?,
+                (None | Some(Job::Wait(_)), Some(active)) => {
+                    active.give_back().await;
+                    Ok(())
+                }
+                (Some(job), _) => self.carry_out(job).await,
+                (None, None) => return Ok(()),
+            };
+            match done {
+                Ok(()) => starving = None,
+                Err(error) if error.is_no_space() => {
+                    let space = self.home.space();
+                    starving.get_or_insert_with(|| space.starve(&error));
+                    // Retention takes what it can.
+                    self.advance.notify_all();
+                    let work = self.work.listen();
+                    if self.state.borrow().exclusive_waiting > 0 {
+                        return Ok(());
+                    }
+                    future::select(pin!(space.retry_due()), work).await;
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The active segment, if it has reserved space that is wanted back: ahead of its end, while appends are refused.
+    fn spare_space(&self, state: &State) -> Option<Rc<Segment>> {
+        let active = state.active();
+        (self.home.space().is_refusing() && active.reserves_ahead()).then(|| active.clone())
     }
 
     async fn carry_out(&self, job: Job) -> Result<(), StorageError> {
@@ -165,7 +200,10 @@ impl Log {
                 None => Ok(()),
             }
         };
-        future::try_join(self.write_metadata(), file).await?;
+        // Each to its end: should one fail, nothing of the other may meet what is tried again.
+        let (metadata, file) = future::join(self.write_metadata(), file).await;
+        metadata?;
+        file?;
         let parent = self.dir.parent().unwrap_or(Path::new("."));
         let sync = async |dir| fs::sync_dir(dir).await.at(dir, "sync");
         future::try_join(sync(&self.dir), sync(parent)).await?;

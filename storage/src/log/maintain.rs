@@ -20,6 +20,11 @@ impl Log {
     ///
     /// Appends and reads go on. Does nothing while the log is compacted, truncated or closed.
     pub async fn apply_retention(&self, now_ms: i64, high_watermark: i64) -> Result<usize, StorageError> {
+        let removed = self.remove_expired(now_ms, high_watermark).await;
+        removed.inspect_err(|error| self.home.note(error))
+    }
+
+    async fn remove_expired(&self, now_ms: i64, high_watermark: i64) -> Result<usize, StorageError> {
         self.check_open()?;
         let Some(_maintenance) = self.maintain() else { return Ok(0) };
         let segments: Vec<_> = self.state.borrow().segments.iter().cloned().collect();
@@ -46,7 +51,10 @@ impl Log {
             return Ok(0);
         }
         self.start_flush();
-        self.wait_sealed(&doomed).await?;
+        let doomed = &doomed[..self.wait_sealed(&doomed).await?];
+        if doomed.is_empty() {
+            return Ok(0);
+        }
         {
             let mut state = self.state.borrow_mut();
             state.segments.drain(..doomed.len());
@@ -69,13 +77,20 @@ impl Log {
     }
 
     /// Waits until `segments` are sealed and the active one has its file: with their files goes the last trace of
-    /// where the log ends.
-    async fn wait_sealed(&self, segments: &[Rc<Segment>]) -> Result<(), StorageError> {
+    /// where the log ends. Returns how many of them may go, all of them unless the disk is full: then nothing waits
+    /// for space, and those go that can.
+    async fn wait_sealed(&self, segments: &[Rc<Segment>]) -> Result<usize, StorageError> {
         loop {
             let advanced = self.advance.listen();
             self.check_open()?;
-            if segments.iter().all(|segment| segment.is_sealed()) && self.state.borrow().active().exists() {
-                return Ok(());
+            let sealed = segments.iter().take_while(|segment| segment.is_sealed()).count();
+            if sealed == segments.len() && self.state.borrow().active().exists() {
+                return Ok(sealed);
+            }
+            if self.home.space().is_starving() {
+                let state = self.state.borrow();
+                let end_stays = state.segments.range(sealed..).any(|segment| segment.exists());
+                return Ok(if end_stays { sealed } else { sealed.saturating_sub(1) });
             }
             advanced.await;
         }
@@ -113,11 +128,17 @@ impl Log {
         self.start_flush();
     }
 
-    /// Flushes, seals the active segment and closes the log; a later open in mode clean scans nothing.
+    /// Flushes, seals the active segment and closes the log; a later open in mode clean scans nothing. Does not wait
+    /// for space: on a full disk what is not written is given up, with an error, as in a crash.
     pub async fn close(&self) -> Result<(), StorageError> {
         self.check_open()?;
         let exclusive = self.take_exclusive().await;
         self.check_open()?;
+        let settled = self.check_settled();
+        if settled.is_err() {
+            self.mark_closed();
+            return settled;
+        }
         let active = {
             let state = self.state.borrow();
             let active = state.active().clone();
@@ -143,7 +164,7 @@ impl Log {
         Ok(())
     }
 
-    fn mark_closed(&self) {
+    pub(super) fn mark_closed(&self) {
         let segments = {
             let mut state = self.state.borrow_mut();
             state.closed = true;
@@ -200,16 +221,36 @@ fn deleted_name(dir: &Path, id: [u8; 16]) -> PathBuf {
 }
 
 /// Renames before it removes, so that a crash on the way leaves no half a log that could be taken for one.
-async fn remove_directory(dir: &Path) -> Result<(), StorageError> {
-    let gone = deleted_name(dir, random::bytes());
-    match fs::rename(dir, &gone).await {
+pub(crate) async fn remove_directory(dir: &Path) -> Result<(), StorageError> {
+    match retire_directory(dir).await? {
+        Some(gone) => fs::remove_dir_all(&gone).await.at(&gone, "remove"),
         // The log has never held any data.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        renamed => renamed.at(dir, "rename")?,
+        None => Ok(()),
+    }
+}
+
+/// Gives the directory, if there is one, a name that the next start removes, durably; the new name.
+pub(crate) async fn retire_directory(dir: &Path) -> Result<Option<PathBuf>, StorageError> {
+    let gone = deleted_name(dir, random::bytes());
+    match fs::rename(dir, &gone).await.at(dir, "rename") {
+        // The log has never held any data.
+        Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.is_no_space() => {
+            // The longer name may want a block. The metadata stays: by them a start that comes after a crash knows
+            // whose files the others were.
+            for entry in fs::read_dir(dir).await.at(dir, "list")? {
+                if entry.name != METADATA {
+                    let path = dir.join(&entry.name);
+                    fs::remove_file(&path).await.at(&path, "remove")?;
+                }
+            }
+            fs::rename(dir, &gone).await.at(dir, "rename")?;
+        }
+        renamed => renamed?,
     }
     let parent = gone.parent().unwrap_or(Path::new("."));
     fs::sync_dir(parent).await.at(parent, "sync")?;
-    fs::remove_dir_all(&gone).await.at(&gone, "remove")
+    Ok(Some(gone))
 }
 
 /// Removes the closed logs in a data directory that `is_gone` names, by topic id and partition: those of deletions

@@ -15,11 +15,12 @@ mod maintain;
 mod open;
 mod read;
 mod region;
+mod relocate;
 #[cfg(test)]
 mod tests;
 mod truncate;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
@@ -41,9 +42,11 @@ pub(crate) use open::SEGMENT_FILE_BYTES_MAX;
 
 pub use append::{AppendInfo, AppendOrigin};
 pub use lookup::TimestampOffset;
+pub(crate) use maintain::remove_directory;
 pub use maintain::{remove_deleted, remove_logs};
 pub use open::{Cut, OpenMode, RecoveryReport};
 pub use read::ReadResult;
+pub use relocate::{CopyBudget, Place, RelocateError, Relocation};
 
 /// Bytes and number of segments of a log.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -124,6 +127,14 @@ impl State {
         self.active().next_offset()
     }
 
+    /// Whether everything is written and every segment but the active one sealed, as it is when the flush task has
+    /// done its work. On a full disk it gives way before that to who wants the files.
+    fn is_settled(&self) -> bool {
+        let last = self.segments.len() - 1;
+        self.segments.iter().all(|segment| segment.unwritten() == 0)
+            && self.segments.range(..last).all(|segment| segment.is_sealed())
+    }
+
     /// Index of the segment that `offset` belongs to, if it is in any.
     fn segment_at(&self, offset: i64) -> Option<usize> {
         self.segments.partition_point(|segment| segment.base() <= offset).checked_sub(1)
@@ -152,6 +163,8 @@ pub struct Log {
     dir: PathBuf,
     topic_id: [u8; 16],
     state: RefCell<State>,
+    /// Whether the log is being moved.
+    watch: Cell<relocate::Watch>,
     /// An end, the log start or the failure changed.
     advance: Event,
     /// The flush task has something new to look at.
@@ -164,6 +177,11 @@ impl Log {
     /// The partition's directory.
     pub fn dir(&self) -> PathBuf {
         self.dir.clone()
+    }
+
+    /// The data directory that it is in.
+    pub fn home(&self) -> &Rc<LogDir> {
+        &self.home
     }
 
     /// The topic id out of `partition.metadata`.
@@ -306,17 +324,42 @@ impl Log {
         }
     }
 
+    fn check_settled(&self) -> Result<(), StorageError> {
+        match self.state.borrow().is_settled() {
+            true => Ok(()),
+            false => Err(StorageError::Full { path: self.dir.clone() }),
+        }
+    }
+
     /// Logs the first failure and tells everybody who waits.
     fn fail(&self, error: &StorageError) -> LogFailed {
+        self.home.note(error);
         let failed = {
             let mut state = self.state.borrow_mut();
-            if state.failed.is_none() {
+            // Of a directory that has failed, its one line tells.
+            if state.failed.is_none() && self.home.failure().is_none() {
                 tracing::error!(log = %self.dir.display(), %error, "the log has failed and takes no more");
             }
             state.failed.get_or_insert_with(|| LogFailed::new(error)).clone()
         };
         self.advance.notify_all();
         failed
+    }
+
+    /// The data directory has failed as a whole: the log takes nothing more, lets go of its files, and whoever waits
+    /// for it is told.
+    pub fn abandon(&self, reason: &str) {
+        let segments = {
+            let mut state = self.state.borrow_mut();
+            state.failed.get_or_insert_with(|| LogFailed { reason: reason.into() });
+            state.segments.clone()
+        };
+        for segment in segments {
+            segment.tail().borrow_mut().evict_all();
+            segment.close_file();
+        }
+        self.advance.notify_all();
+        self.work.notify_all();
     }
 
     /// Takes the sealed segments for retention or compaction; none while somebody else has them or wants the whole log.
@@ -363,6 +406,8 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.log.state.borrow_mut().exclusive_waiting -= 1;
+        // The flush task may have given way, with something left to write.
+        self.log.start_flush();
     }
 }
 

@@ -8,7 +8,7 @@
 //! What is behind the last batch that holds is cut off where it may be the torn end of the log. Below the checkpoint,
 //! or with a sealed segment after it, it cannot be: then it is damage, and the segment is quarantined, not cut.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -146,16 +146,19 @@ impl Log {
             failed: None,
             closed: false,
         };
-        Rc::new_cyclic(|me| Log {
+        let log = Rc::new_cyclic(|me| Log {
             me: me.clone(),
-            home,
+            home: home.clone(),
             dir: dir.to_owned(),
             topic_id,
             state: RefCell::new(state),
+            watch: Cell::default(),
             advance: Event::new(),
             work: Event::new(),
             idle: Event::new(),
-        })
+        });
+        home.add_log(&log);
+        log
     }
 }
 

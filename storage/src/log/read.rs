@@ -106,7 +106,6 @@ impl Log {
         min_one_batch: bool,
     ) -> Result<ReadResult, ReadError> {
         let wanted = Wanted { offset, max_bytes, max_offset, min_one_batch };
-        self.state.borrow().check_range(offset)?;
         let read = self.read_in_range(wanted).await;
         if read.is_err() {
             // Where retention has removed the segment meanwhile, a file that is gone is no failure of the disk.
@@ -121,6 +120,8 @@ impl Log {
         loop {
             let place = {
                 let state = self.state.borrow();
+                // In every round: what retention has removed meanwhile is not skipped silently.
+                state.check_range(offset)?;
                 if offset >= max_offset.min(state.log_end()) {
                     return Ok(ReadResult::empty(offset));
                 }

@@ -24,6 +24,7 @@ impl Log {
         if offset >= self.log_end() {
             return Ok(());
         }
+        self.check_settled()?;
         let inside = self.state.borrow().segment_at(offset);
         let result = match inside {
             Some(at) => self.truncate_inside(at, offset, &exclusive).await,
@@ -46,6 +47,7 @@ impl Log {
         if let Err(error) = &result {
             self.fail(error);
         }
+        self.spoil_copy();
         self.advance.notify_all();
         result
     }
@@ -106,7 +108,13 @@ impl Log {
         // In a log with gaps the end is where the last batch that stays ends: a later opening finds no other.
         let (mut bytes, mut next_offset) = (segment.bytes(), segment.base());
         let mut since_entry: Option<(i64, i64)> = None;
-        while let Step::Batch { header, position, .. } = walker.next().await? {
+        while walker.position() < segment.bytes() {
+            let (header, position) = match walker.next().await? {
+                Step::Batch { header, position, .. } => (header, position),
+                // What is to be dropped may lie beyond: to go on would keep it.
+                Step::End => return Err(unreadable(segment, "zeros where a batch should be")),
+                Step::Bad(reason) => return Err(unreadable(segment, &reason)),
+            };
             if header.last_offset() >= offset {
                 bytes = position;
                 break;
@@ -194,4 +202,8 @@ impl Log {
         // Once the log has grown again, a snapshot come back from before the cut would pass for a true one.
         fs::sync_dir(&self.dir).await.at(&self.dir, "sync")
     }
+}
+
+fn unreadable(segment: &Segment, reason: &str) -> StorageError {
+    StorageError::Corrupt { path: segment.path().to_owned(), reason: reason.to_owned() }
 }

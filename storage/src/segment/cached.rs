@@ -43,6 +43,10 @@ impl Segment {
         // Without direct I/O everything is in the page cache anyway, and stays as the kernel sees fit.
         let direct = self.open_file().await?.is_direct();
         let opened = if direct { CachedFile::open(&self.path).await.at(&self.path, "open")? } else { None };
+        if self.retired.get() {
+            // The name may be that of the segment that compaction has put in this one's place.
+            return Ok(None);
+        }
         let mut cached = self.cached.borrow_mut();
         match (&*cached, opened) {
             // Another reader was faster.

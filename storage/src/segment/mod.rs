@@ -20,6 +20,7 @@ use crate::error::{IoContext, StorageError};
 use crate::index::Indexes;
 use crate::paths::{self, INDEX, LOG, SNAPSHOT, TIME_INDEX};
 use crate::rope::to_usize;
+use crate::space::Space;
 use crate::tail::{Tail, block_ceil, block_floor};
 
 pub(crate) use walk::{Step, Walker};
@@ -72,6 +73,11 @@ pub(crate) struct Segment {
     dir: PathBuf,
     path: PathBuf,
     ctx: Rc<StorageContext>,
+    space: Rc<Space>,
+    /// Bytes that are appended beyond what is reserved, as the space knows them.
+    owed: Cell<u64>,
+    /// So much is kept reserved ahead, even when appends are refused.
+    headroom: Cell<u64>,
     tail: Rc<RefCell<Tail>>,
     indexes: RefCell<IndexPlace>,
     file: RefCell<FileState>,
@@ -159,15 +165,10 @@ impl Segment {
     /// A file of a stream, not on the disk yet. It has no indexes and no batches; its offsets are byte positions.
     pub(crate) fn stream(dir: &Path, suffix: &str, base: i64, ctx: &Rc<StorageContext>) -> Rc<Self> {
         let growing = IndexPlace::Growing(Indexes::default());
-        Self::with_path(
-            paths::numbered(dir, base, suffix),
-            dir,
-            base,
-            Tail::new(0, Vec::new()),
-            growing,
-            ctx,
-            0,
-        )
+        let path = paths::numbered(dir, base, suffix);
+        let segment = Self::with_path(path, dir, base, Tail::new(0, Vec::new()), growing, ctx, 0);
+        segment.headroom.set(STREAM_HEADROOM);
+        segment
     }
 
     /// A file of a stream as found on the disk, with `bytes` bytes that hold.
@@ -181,6 +182,7 @@ impl Segment {
     ) -> Rc<Self> {
         let (path, growing) = (paths::numbered(dir, base, suffix), IndexPlace::Growing(Indexes::default()));
         let segment = Self::with_path(path, dir, base, Tail::new(bytes, head), growing, ctx, 0);
+        segment.headroom.set(STREAM_HEADROOM);
         segment.next_offset.set(base + i64::try_from(bytes).expect("a file's length"));
         segment.mark_existing(bytes);
         segment
@@ -219,6 +221,9 @@ impl Segment {
             dir: dir.to_owned(),
             path,
             ctx: ctx.clone(),
+            space: ctx.space_of(dir),
+            owed: Cell::new(0),
+            headroom: Cell::new(0),
             tail: Rc::new(RefCell::new(tail)),
             indexes: RefCell::new(indexes),
             file: RefCell::default(),
@@ -367,6 +372,7 @@ impl Segment {
         tail.append(&self.tail, batch.header, now_ms, &self.ctx);
         tail.append(&self.tail, batch.body, now_ms, &self.ctx);
         drop(tail);
+        self.settle_owed();
         if self.first_timestamp.get().is_none() {
             self.first_timestamp.set((batch.max_timestamp >= 0).then_some(batch.max_timestamp));
             self.created_ms.set(now_ms);
@@ -389,7 +395,16 @@ impl Segment {
         for part in parts {
             tail.append(&self.tail, part, now_ms, &self.ctx);
         }
+        drop(tail);
+        self.settle_owed();
         self.next_offset.set(next_offset);
+    }
+
+    /// Tells the space what is appended beyond what is reserved.
+    fn settle_owed(&self) {
+        let reserved = block_ceil(self.file.borrow().allocated);
+        let owed = block_ceil(self.bytes()).saturating_sub(reserved);
+        self.space.owe(self.owed.replace(owed), owed);
     }
 
     /// Nothing is added any more.
@@ -426,7 +441,11 @@ impl Segment {
                 let (mut indexes, damage) = self.index_up_to(self.bytes()).await?;
                 indexes.finish();
                 match damage {
-                    None => self.rewrite_indexes(&indexes).await?,
+                    None => match self.rewrite_indexes(&indexes).await {
+                        // They serve from memory, and are written some other time.
+                        Err(error) if error.is_no_space() => {}
+                        written => written?,
+                    },
                     // What can be read of it is found by these; its files would say that it is whole.
                     Some(reason) => drop(self.quarantine(&reason)),
                 }
@@ -615,6 +634,12 @@ impl Segment {
     }
 }
 
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.space.forget(self.owed.get());
+    }
+}
+
 /// One batch on its way into a segment.
 pub(crate) struct Batch<'a> {
     pub(crate) header: &'a [u8],
@@ -636,6 +661,10 @@ pub(crate) struct Found {
     pub(crate) unindexed: u32,
     pub(crate) now_ms: i64,
 }
+
+/// What a stream keeps reserved ahead of its end: a disk that others have filled to the brim still takes the entries
+/// that delete a topic.
+const STREAM_HEADROOM: u64 = 256 << 10;
 
 /// The interval used where a segment is indexed anew without its log's settings at hand.
 const DEFAULT_INDEX_INTERVAL_BYTES: u32 = 4096;

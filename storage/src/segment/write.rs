@@ -259,26 +259,69 @@ impl Segment {
         Ok(())
     }
 
-    /// Reserves space up to `end` and a step beyond, within the segment's size.
+    /// Reserves space up to `end` and a step beyond, within the segment's size and what the disk has to spare.
     async fn reserve(&self, file: &File, end: u64, segment_bytes: u64) -> Result<(), StorageError> {
-        let (from, to) = {
-            let mut state = self.file.borrow_mut();
-            if end <= state.allocated {
+        let (from, to, step) = {
+            let state = self.file.borrow();
+            let needless = if self.space.is_refusing() { end } else { end + self.headroom.get() };
+            if needless <= state.allocated {
                 return Ok(());
             }
             let step = state.allocation_step.max(ALLOCATION_STEP_MIN);
-            state.allocation_step = (step * 2).min(segment_bytes.max(ALLOCATION_STEP_MIN));
-            let ahead = (state.allocated + step).min(block_ceil(segment_bytes));
-            (state.allocated, end.max(block_ceil(ahead)))
+            let spare = end.saturating_add(block_floor(self.space.ahead_max()));
+            let ahead = (state.allocated + step).min(block_ceil(segment_bytes)).min(spare);
+            (state.allocated, needless.max(block_ceil(ahead)), step)
         };
-        let mut reserved = (file.allocate(from, to - from).await, to);
-        if matches!(&reserved.0, Err(error) if error.kind() == ErrorKind::StorageFull) && end < to {
-            // No room for the step: what is needed may still fit.
-            reserved = (file.allocate(from, end - from).await, end);
-        }
-        reserved.0.at(&self.path, "reserve space")?;
-        self.file.borrow_mut().allocated = reserved.1;
+        let reserved = match self.allocate(file, from..to).await {
+            Err(error) if error.is_no_space() && end < to => {
+                // No room for the step: what is needed may still fit, once what was got of it is given back.
+                file.set_len(from).await.at(&self.path, "give back space")?;
+                if end <= from {
+                    return Ok(());
+                }
+                self.allocate(file, from..end).await.map(|()| end)?
+            }
+            allocated => allocated.map(|()| to)?,
+        };
+        let mut state = self.file.borrow_mut();
+        state.allocated = reserved;
+        state.allocation_step = (step * 2).min(segment_bytes.max(ALLOCATION_STEP_MIN));
+        drop(state);
+        self.space.take(reserved.saturating_sub(from));
+        self.settle_owed();
         Ok(())
+    }
+
+    async fn allocate(&self, file: &File, range: Range<u64>) -> Result<(), StorageError> {
+        file.allocate(range.start, range.end - range.start).await.at(&self.path, "reserve space")
+    }
+
+    /// Whether more space is reserved than what is appended takes.
+    pub(crate) fn reserves_ahead(&self) -> bool {
+        let file = self.file.borrow();
+        file.exists && file.allocated > block_ceil(self.bytes())
+    }
+
+    /// Gives back the space that is reserved ahead of the end. Not beside a [`flush`](Self::flush).
+    pub(crate) async fn give_back(self: &Rc<Self>) {
+        self.zeroing_ended().await;
+        let end = block_ceil(self.bytes());
+        let cut = async {
+            let file = self.open_file().await?;
+            file.set_len(end).await.at(&self.path, "give back space")
+        };
+        if let Err(error) = cut.await {
+            // Nothing depends on it, the next reservation included.
+            tracing::debug!(%error, "space was not given back");
+        }
+        let mut state = self.file.borrow_mut();
+        state.allocated = state.allocated.min(end);
+        state.zeroed = state.zeroed.min(end);
+        // What comes there next has to find its place on the disk anew.
+        state.settled.end = state.settled.end.min(block_floor(self.tail.borrow().written()));
+        state.settled.start = state.settled.start.min(state.settled.end);
+        drop(state);
+        self.settle_owed();
     }
 
     /// Starts writing zeros ahead of the end, if too little is left of those from before: a durable write into a
@@ -289,6 +332,9 @@ impl Segment {
         segment_bytes: u64,
         shared: Option<&Rc<SharedFlush>>,
     ) -> Result<(), StorageError> {
+        if self.space.is_refusing() {
+            return Ok(());
+        }
         let (range, leave) = {
             let mut state = self.file.borrow_mut();
             let written = block_ceil(self.tail.borrow().written());
@@ -306,7 +352,11 @@ impl Segment {
             state.zeroing_step = step * ZEROING_STEP_GROWTH;
             (from..to, leave)
         };
-        self.reserve(file, range.end, segment_bytes).await?;
+        match self.reserve(file, range.end, segment_bytes).await {
+            // The data are written; only zeros are not.
+            Err(error) if error.is_no_space() => return Ok(()),
+            reserved => reserved?,
+        }
         self.file.borrow_mut().zeroing = Some(range.clone());
         let (segment, file) = (self.clone(), file.clone());
         drop(task::spawn(async move {
@@ -370,6 +420,8 @@ impl Segment {
         state.settled = state.own_from..block_floor(end).max(state.own_from);
         state.stale = 0;
         state.allocation_step = 0;
+        drop(state);
+        self.settle_owed();
         Ok(())
     }
 
@@ -381,7 +433,7 @@ impl Segment {
         if !self.is_sealed() {
             self.load_indexes().await?;
         }
-        let snapshot = self.snapshot.borrow_mut().take();
+        let snapshot = self.snapshot.borrow().clone();
         let mut indexes = match &*self.indexes.borrow() {
             IndexPlace::Growing(indexes) => indexes.clone(),
             IndexPlace::Sealed(_) => return Ok(()),
@@ -395,6 +447,7 @@ impl Segment {
         }
         self.replace_indexes(&indexes).await?;
         fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        *self.snapshot.borrow_mut() = None;
         let charge = self.ctx.charge_index(self, indexes.memory());
         *self.indexes.borrow_mut() = IndexPlace::Sealed(Some((Rc::new(indexes), charge)));
         Ok(())
@@ -413,7 +466,8 @@ impl Segment {
         };
         let times = replace(TIME_INDEX, indexes.times.encode());
         let offsets = replace(INDEX, indexes.offsets.encode());
-        future::try_join(times, offsets).await.map(drop)
+        let (times, offsets) = future::join(times, offsets).await;
+        times.and(offsets)
     }
 }
 

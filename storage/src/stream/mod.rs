@@ -10,9 +10,11 @@ mod tests;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
+use futures::future;
 use heizer_runtime::fs::{self, WriteSync};
 use heizer_runtime::sync::Event;
 use heizer_runtime::task;
@@ -22,6 +24,7 @@ use crate::context::StorageContext;
 use crate::error::{IoContext, LogFailed, OpenError, StorageError};
 use crate::paths;
 use crate::segment::Segment;
+use crate::space::{Space, Starving};
 use crate::tail::block_floor;
 
 use frame::{Frame, PREFIX_BYTES};
@@ -50,12 +53,14 @@ pub struct Entry {
 struct State {
     /// In order, never empty; the last one grows.
     segments: VecDeque<Rc<Segment>>,
-    /// Off the list, not yet off the disk; oldest first.
-    doomed: VecDeque<Rc<Segment>>,
+    /// Off the list, not yet off the disk; oldest first, each with the end that the stream had when it came here.
+    doomed: VecDeque<(Rc<Segment>, u64)>,
     durable: u64,
     flushing: bool,
     failed: Option<LogFailed>,
     closed: bool,
+    /// A full disk is an error like any other from here on.
+    gives_up: bool,
 }
 
 impl State {
@@ -75,7 +80,9 @@ pub struct Stream {
     /// A file that has reached this size is followed by a new one.
     file_bytes: u32,
     ctx: Rc<StorageContext>,
+    space: Rc<Space>,
     state: RefCell<State>,
+    /// The durable end has advanced, the stream has failed, or it waits for space no longer.
     durable: Event,
 }
 
@@ -116,12 +123,14 @@ impl Stream {
             flushing: false,
             failed: None,
             closed: false,
+            gives_up: false,
         };
         let stream = Rc::new_cyclic(|me| Stream {
             me: me.clone(),
             dir: dir.to_owned(),
             file_bytes,
             ctx: ctx.clone(),
+            space: ctx.space_of(dir),
             state: RefCell::new(state),
             durable: Event::new(),
         });
@@ -215,17 +224,26 @@ impl Stream {
     pub fn truncate_before(&self, position: u64) {
         {
             let mut state = self.state.borrow_mut();
+            let end = state.end();
             while state.segments.len() > 1 && state.segments[1].base() <= offset(position) {
                 let segment = state.segments.pop_front().expect("there are two");
-                state.doomed.push_back(segment);
+                state.doomed.push_back((segment, end));
             }
         }
         self.start_flush();
     }
 
-    /// Flushes, cuts the last file to its length, and takes nothing any more.
+    /// Waits for space no more: where the disk is full, the stream fails. For the end of the process, which must not
+    /// wait for ever.
+    pub fn give_up_waiting(&self) {
+        self.state.borrow_mut().gives_up = true;
+        self.durable.notify_all();
+    }
+
+    /// Flushes, cuts the last file to its length, and takes nothing any more. Does not wait for space.
     pub async fn close(&self) -> Result<(), StorageError> {
         self.state.borrow_mut().closed = true;
+        self.give_up_waiting();
         loop {
             let advanced = self.durable.listen();
             {
@@ -246,7 +264,7 @@ impl Stream {
     fn start_flush(&self) {
         {
             let mut state = self.state.borrow_mut();
-            if state.flushing || state.failed.is_some() || state.next_job().is_none() {
+            if state.flushing || state.failed.is_some() || state.next_job(false).is_none() {
                 return;
             }
             state.flushing = true;
@@ -266,44 +284,69 @@ impl Stream {
         }));
     }
 
+    /// Carries out jobs until there is none. What the disk has no space for is tried again until it has.
     async fn run_flush(&self) -> Result<(), StorageError> {
+        let mut starving: Option<Starving> = None;
         loop {
-            let Some(job) = self.state.borrow().next_job() else { return Ok(()) };
-            match job {
-                Job::Write(segment) => {
-                    let file = segment.prepare().await?;
-                    let end = segment.flush(&file, WriteSync::Data, self.file_bytes, None).await?;
-                    segment.tail().borrow_mut().evict_written();
-                    self.state.borrow_mut().durable = position(end);
-                    self.durable.notify_all();
+            let Some(job) = self.state.borrow().next_job(starving.is_some()) else { return Ok(()) };
+            match self.carry_out(job).await {
+                Ok(()) => starving = None,
+                Err(error) if error.is_no_space() => {
+                    let given_up = self.durable.listen();
+                    if self.state.borrow().gives_up {
+                        return Err(error);
+                    }
+                    starving.get_or_insert_with(|| self.space.starve(&error));
+                    future::select(pin!(self.space.retry_due()), given_up).await;
                 }
-                Job::Trim(segment) => {
-                    segment.trim().await?;
-                    segment.tail().borrow_mut().evict_all();
-                    segment.close_file();
-                    segment.mark_finished();
-                }
-                Job::Remove(segment) => {
-                    segment.remove().await?;
-                    fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
-                    self.state.borrow_mut().doomed.pop_front();
-                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn carry_out(&self, job: Job) -> Result<(), StorageError> {
+        match job {
+            Job::Write(segment) => {
+                let file = segment.prepare().await?;
+                let end = segment.flush(&file, WriteSync::Data, self.file_bytes, None).await?;
+                segment.tail().borrow_mut().evict_written();
+                self.state.borrow_mut().durable = position(end);
+                self.durable.notify_all();
+            }
+            Job::Trim(segment) => {
+                segment.trim().await?;
+                segment.tail().borrow_mut().evict_all();
+                segment.close_file();
+                segment.mark_finished();
+            }
+            Job::Remove(segment) => {
+                segment.remove().await?;
+                fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+                self.state.borrow_mut().doomed.pop_front();
+            }
+        }
+        Ok(())
     }
 }
 
 impl State {
     /// Oldest first. A file goes only after all before it, so that what is left has no hole.
-    fn next_job(&self) -> Option<Job> {
+    fn next_job(&self, starving: bool) -> Option<Job> {
         let last = self.segments.len() - 1;
+        // What took its place came before it was doomed, and has to be durable. What came later need not: on a full
+        // disk it may be waiting for just this space.
+        let oldest = self.doomed.front().filter(|(_, end)| starving && *end <= self.durable);
+        if let Some((oldest, _)) = oldest {
+            return Some(Job::Remove(oldest.clone()));
+        }
         // Doomed ones may still have to be written: their entries count as durable only then.
-        for segment in self.doomed.iter().chain(&self.segments) {
+        let doomed = self.doomed.iter().map(|(segment, _)| segment);
+        for segment in doomed.chain(&self.segments) {
             if segment.unwritten() > 0 {
                 return Some(Job::Write(segment.clone()));
             }
         }
-        if let Some(oldest) = self.doomed.front() {
+        if let Some((oldest, _)) = self.doomed.front() {
             return Some(Job::Remove(oldest.clone()));
         }
         let rolled = self.segments.range(..last).find(|segment| !segment.is_sealed());

@@ -90,14 +90,23 @@ pub(crate) async fn exists(_: &Driver, path: &Path) -> io::Result<bool> {
 }
 
 pub(crate) async fn free_bytes(_: &Driver, path: &Path) -> io::Result<u64> {
+    let stat = statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+pub(crate) async fn total_bytes(_: &Driver, path: &Path) -> io::Result<u64> {
+    let stat = statvfs(path)?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
+fn statvfs(path: &Path) -> io::Result<libc::statvfs> {
     let path = c_path(path)?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: statvfs reads the zero-terminated path and fills the structure where it returns zero.
-    let stat = unsafe {
+    unsafe {
         if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
             return Err(io::Error::last_os_error());
         }
-        stat.assume_init()
-    };
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        Ok(stat.assume_init())
+    }
 }

@@ -88,6 +88,8 @@ struct Edit {
 /// The state behind a node's [`SimDisk`](super::fs::SimDisk).
 pub(super) struct Disk {
     pub(super) faults: DiskFaults,
+    /// Below these paths lie devices that have died: every operation fails with EIO.
+    pub(super) dead: Vec<PathBuf>,
     pub(super) device_sync: DeviceSync,
     /// All that it has told so far.
     pub(super) lies: Vec<DiskLie>,
@@ -105,6 +107,7 @@ impl Disk {
     pub(super) fn new() -> Disk {
         Disk {
             faults: DiskFaults::default(),
+            dead: Vec::new(),
             device_sync: DeviceSync::PerFile,
             lies: Vec::new(),
             inodes: BTreeMap::from([(ROOT, Kind::Directory)]),
@@ -113,6 +116,14 @@ impl Disk {
             durable: Tree::new(),
             pending: Vec::new(),
         }
+    }
+
+    /// Whether the device that `path` lies on answers at all.
+    pub(super) fn check_device(&self, path: &Path) -> io::Result<()> {
+        if self.dead.iter().any(|dead| names(path).starts_with(&names(dead))) {
+            return Err(errno(libc::EIO));
+        }
+        Ok(())
     }
 
     pub(super) fn file(&self, path: &Path) -> io::Result<Rc<RefCell<Inode>>> {

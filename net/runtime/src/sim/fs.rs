@@ -41,8 +41,9 @@ impl SimDisk {
     }
 
     pub(crate) async fn open(&self, path: &Path, options: OpenOptions) -> io::Result<SimFile> {
-        let path = path.to_owned();
+        let (path, below) = (path.to_owned(), Rc::from(path));
         let opened = self.metadata(move |disk, context| {
+            disk.check_device(&path)?;
             let inode = match disk.file(&path) {
                 Ok(_) if options.create_new => return Err(errno(libc::EEXIST)),
                 Err(error)
@@ -59,12 +60,14 @@ impl SimDisk {
             Ok(inode)
         });
         let inode = opened.await?;
-        Ok(SimFile(Rc::new(OpenFile { disk: self.clone(), inode, options })))
+        let device = Device(below);
+        Ok(SimFile(Rc::new(OpenFile { disk: self.clone(), device, inode, options })))
     }
 
     pub(crate) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
         let change = move |disk: &mut Disk, context: &Context| {
+            disk.check_device(&path)?;
             context.space(disk, 0, 0)?;
             disk.create_dir_all(&path)
         };
@@ -81,13 +84,18 @@ impl SimDisk {
 
     pub(crate) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let to = to.to_owned();
-        self.path_change(from, move |disk, from| disk.rename(from, &to)).await
+        let rename = move |disk: &mut Disk, from: &Path| {
+            disk.check_device(&to)?;
+            disk.rename(from, &to)
+        };
+        self.path_change(from, rename).await
     }
 
     pub(crate) async fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
         let sync = move |disk: &mut Disk, context: &Context| match context.fate {
             Fate::Crashed => Ok(()),
+            Fate::Completed if disk.check_device(&path).is_err() => disk.check_device(&path),
             Fate::Completed if context.fails(disk.faults.sync_error_ppm) => Err(errno(libc::EIO)),
             Fate::Completed => disk.sync_dir(&path),
         };
@@ -106,6 +114,10 @@ impl SimDisk {
         self.path_query(path, |disk, _| Ok(disk.free_bytes())).await
     }
 
+    pub(crate) async fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.path_query(path, |disk, _| Ok(disk.faults.capacity_bytes)).await
+    }
+
     pub(crate) fn device(&self) -> SimDevice {
         SimDevice(self.clone())
     }
@@ -115,7 +127,10 @@ impl SimDisk {
         F: FnOnce(&mut Disk, &Path) -> io::Result<()> + 'static,
     {
         let path: PathBuf = path.to_owned();
-        self.metadata(move |disk, _| change(disk, &path))
+        self.metadata(move |disk, _| {
+            disk.check_device(&path)?;
+            change(disk, &path)
+        })
     }
 
     fn path_query<T: 'static, F>(
@@ -127,7 +142,10 @@ impl SimDisk {
         F: FnOnce(&Disk, &Path) -> io::Result<T> + 'static,
     {
         let path: PathBuf = path.to_owned();
-        self.metadata(move |disk, _| query(disk, &path))
+        self.metadata(move |disk, _| {
+            disk.check_device(&path)?;
+            query(disk, &path)
+        })
     }
 
     fn metadata<T: 'static, F>(&self, operation: F) -> impl Future<Output = io::Result<T>> + use<T, F>
@@ -219,8 +237,19 @@ impl SimDevice {
 #[derive(Clone, Debug)]
 pub(crate) struct SimFile(Rc<OpenFile>);
 
+/// Where a file was opened, which tells whether its device has died since.
+#[derive(Clone)]
+struct Device(Rc<Path>);
+
+impl Device {
+    fn check(&self, disk: &Disk) -> io::Result<()> {
+        disk.check_device(&self.0)
+    }
+}
+
 struct OpenFile {
     disk: SimDisk,
+    device: Device,
     inode: Rc<RefCell<Inode>>,
     options: OpenOptions,
 }
@@ -257,9 +286,13 @@ impl SimFile {
         offset: u64,
     ) -> (io::Result<usize>, AlignedBuf) {
         let (inode, readable) = (self.0.inode.clone(), self.0.options.read);
+        let device = self.0.device.clone();
         let read = move |disk: &mut Disk, context: &Context| {
             if !readable {
                 return (Err(errno(libc::EBADF)), buf);
+            }
+            if let Err(error) = device.check(disk) {
+                return (Err(error), buf);
             }
             if context.fails(disk.faults.read_error_ppm) {
                 return (Err(errno(libc::EIO)), buf);
@@ -293,7 +326,9 @@ impl SimFile {
 
     async fn write_piece(&self, parts: Vec<Bytes>, offset: u64, sync: WriteSync) -> io::Result<()> {
         let (inode, direct) = (self.0.inode.clone(), self.0.options.direct);
+        let device = self.0.device.clone();
         let write = move |disk: &mut Disk, context: &Context| {
+            device.check(disk)?;
             let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
             let old_len = inode.borrow().len();
             context.space(disk, old_len, old_len.max(offset + len))?;
@@ -331,13 +366,13 @@ impl SimFile {
 
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
         let upto = self.0.inode.borrow_mut().begin_sync();
-        let inode = self.0.inode.clone();
+        let (inode, device) = (self.0.inode.clone(), self.0.device.clone());
         let sync = move |disk: &mut Disk, context: &Context| {
             let mut inode = inode.borrow_mut();
             if context.fate == Fate::Crashed {
                 return Ok(());
             }
-            if context.fails(disk.faults.sync_error_ppm) {
+            if device.check(disk).is_err() || context.fails(disk.faults.sync_error_ppm) {
                 inode.fail_sync(upto);
                 return Err(errno(libc::EIO));
             }
@@ -353,8 +388,9 @@ impl SimFile {
 
     pub(crate) async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.assert_writable()?;
-        let inode = self.0.inode.clone();
+        let (inode, device) = (self.0.inode.clone(), self.0.device.clone());
         let allocate = move |disk: &mut Disk, context: &Context| {
+            device.check(disk)?;
             let old_len = inode.borrow().len();
             context.space(disk, old_len, old_len.max(offset + len))?;
             inode.borrow_mut().allocate(offset + len);
@@ -365,8 +401,9 @@ impl SimFile {
 
     pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
         self.assert_writable()?;
-        let inode = self.0.inode.clone();
-        let set_len = move |_: &mut Disk, _: &Context| {
+        let (inode, device) = (self.0.inode.clone(), self.0.device.clone());
+        let set_len = move |disk: &mut Disk, _: &Context| {
+            device.check(disk)?;
             inode.borrow_mut().set_len(len);
             Ok(())
         };

@@ -290,6 +290,17 @@ impl Sim {
         self.world.nodes.borrow()[node.0].disk.borrow_mut().faults = faults;
     }
 
+    /// The device at `path` dies: from now on every operation on what lies there or below, open files included, fails
+    /// with EIO. What was there durably is there again after [`Sim::revive_device`].
+    pub fn kill_device(&mut self, node: NodeId, path: &Path) {
+        self.world.nodes.borrow()[node.0].disk.borrow_mut().dead.push(path.to_owned());
+    }
+
+    /// The device at `path` is back.
+    pub fn revive_device(&mut self, node: NodeId, path: &Path) {
+        self.world.nodes.borrow()[node.0].disk.borrow_mut().dead.retain(|dead| dead != path);
+    }
+
     /// Gives `node`, which is down, a device of another kind under its disk.
     pub fn set_device_sync(&mut self, node: NodeId, sync: DeviceSync) {
         assert!(!self.is_up(node), "a machine is rebuilt while it is down");

@@ -95,6 +95,8 @@ same_as_oracle! {
     init_producer_id: InitProducerIdRequest, InitProducerIdResponse;
     offset_for_leader_epoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse;
     describe_configs: DescribeConfigsRequest, DescribeConfigsResponse;
+    alter_replica_log_dirs: AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse;
+    describe_log_dirs: DescribeLogDirsRequest, DescribeLogDirsResponse;
     create_partitions: CreatePartitionsRequest, CreatePartitionsResponse;
     delete_groups: DeleteGroupsRequest, DeleteGroupsResponse;
     incremental_alter_configs: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;

@@ -485,6 +485,137 @@ fn a_directory_of_another_topic_or_data_without_metadata_are_refused() {
     });
 }
 
+#[test]
+fn records_can_be_deleted_before_any_has_come_to_the_disk() {
+    block_on(15, async {
+        let log = create(LogConfig { durability: Some(Level::Memory), ..small(100_000) }).await;
+        for _ in 0..3 {
+            append(&log, &spec(10));
+        }
+        assert_eq!(log.delete_records(2).await.expect("delete"), 2);
+        let (log, _) = open(small(100_000), OpenMode::Unclean).await;
+        assert_eq!((log.log_start(), log.log_end()), (2, 3));
+    });
+}
+
+/// contract R7: a restart cut short leaves the old log as it was, as far as it is left, or an empty one.
+#[test]
+fn a_restart_cut_short_brings_nothing_back_and_keeps_no_producer_of_an_emptied_log() {
+    let (mut old, mut new) = (0, 0);
+    for at in 1..40 {
+        let mut sim = Sim::new(at);
+        let node = sim.node(1);
+        let log = sim.run(node, async {
+            let log = create(small(3_000)).await;
+            for at in 0..9 {
+                let spec = BatchSpec { producer_id: 1, producer_epoch: 0, base_sequence: at, ..spec(800) };
+                append(&log, &spec);
+            }
+            log.flush().await.expect("flush");
+            log.delete_records(5).await.expect("delete");
+            log
+        });
+        sim.crash_at_disk_operation(node, at);
+        let restarted = log.clone();
+        sim.run_until_down(node, async move { restarted.truncate_fully_and_start_at(7).await });
+        sim.crash(node);
+        drop(log);
+        let (start, end, producers) = sim.run(node, async {
+            let (log, _) = open(small(3_000), OpenMode::Unclean).await;
+            (log.log_start(), log.log_end(), log.producer_count())
+        });
+        assert!(start >= 5.min(end), "operation {at}: records below 5 are back in {start}..{end}");
+        if start == end && producers == 0 {
+            new += 1;
+        } else {
+            assert_eq!(producers, usize::from(end > 0), "operation {at}: {start}..{end}");
+            old += 1;
+        }
+    }
+    assert!(old > 3 && new > 3, "{old} times the old log, {new} times the new one");
+}
+
+/// contract F1: what retention removes while it is read is out of range, and no failure of the disk.
+#[test]
+fn a_read_that_retention_overtakes_finds_its_offset_out_of_range() {
+    let mut overtaken = 0;
+    for seed in 0..200 {
+        let mut sim = Sim::new(seed);
+        let node = sim.node(1);
+        overtaken += sim.run(node, async {
+            let log = create(LogConfig { retention_bytes: 0, ..small(3_000) }).await;
+            for _ in 0..9 {
+                append(&log, &spec(800));
+            }
+            log.close().await.expect("close");
+            let (log, _) = open(LogConfig { retention_bytes: 0, ..small(3_000) }, OpenMode::Clean).await;
+            let (read, removed) = futures::join!(log.read(0, 100, 9, true), log.apply_retention(0, 6));
+            assert_eq!(removed.expect("retention"), 2);
+            match read {
+                Ok(read) => assert!(read.bytes == 0 || read.parts.concat() == stored(&spec(800), 0, 0)),
+                Err(ReadError::OffsetOutOfRange { offset: 0, log_start: 6, .. }) => return 1,
+                Err(error) => panic!("{error}"),
+            }
+            0
+        });
+    }
+    assert!(overtaken > 3, "{overtaken} of 200");
+}
+
+/// DESIGN §4: a truncation syncs what stays, and does not call it durable before.
+#[test]
+fn a_truncation_cut_short_has_promised_nothing_that_is_lost() {
+    let mut unsynced = 0;
+    for at in 1..12 {
+        for seed in 0..20 {
+            let mut sim = Sim::new(seed);
+            let node = sim.node(1);
+            let log = sim.run(node, async {
+                let log = create(LogConfig { durability: Some(Level::Written), ..small(100_000) }).await;
+                for _ in 0..5 {
+                    append(&log, &spec(800));
+                }
+                log.wait_end_at(Level::Written, 5).await.expect("written");
+                log
+            });
+            sim.crash_at_disk_operation(node, at);
+            let truncated = log.clone();
+            sim.run_until_down(node, async move { truncated.truncate_to(3).await });
+            sim.crash(node);
+            let promised = log.end_at(Level::Durable);
+            drop(log);
+            let end = sim.run(node, async { open(small(100_000), OpenMode::Unclean).await.0.log_end() });
+            assert!(end >= promised, "operation {at}, seed {seed}: {promised} was durable, {end} is left");
+            unsynced += u32::from(end < 3);
+        }
+    }
+    assert!(unsynced > 0, "no crash came in between");
+}
+
+/// contract R7: what is to be dropped may lie behind bytes that cannot be read; to keep it would be to invent it.
+#[test]
+fn a_truncation_that_cannot_find_its_place_fails() {
+    let mut sim = Sim::new(16);
+    let node = sim.node(1);
+    let log = sim.run(node, async {
+        let log = create(LogConfig { index_interval_bytes: 1 << 20, ..small(100_000) }).await;
+        for _ in 0..5 {
+            append(&log, &spec(100));
+        }
+        log.flush().await.expect("flush");
+        log
+    });
+    let size = spec(100).bytes().len() as u64;
+    let path = Path::new(DIR).join("00000000000000000000.log");
+    // The magic of the second batch.
+    sim.flip_bit(node, &path, size + 16, 0).expect("flip");
+    sim.run(node, async move {
+        let error = log.truncate_to(3).await.expect_err("it cannot be found");
+        assert!(matches!(error, StorageError::Corrupt { .. }), "{error}");
+        assert!(log.failed().is_some());
+    });
+}
+
 /// contract L8, on the real file system: a log that nobody closed.
 #[test]
 fn a_log_on_real_files_is_recovered_whole() {

@@ -3,6 +3,8 @@
 mod cases;
 mod checkpoints;
 mod explore;
+mod full_disk;
+mod moving;
 mod recycling;
 mod region;
 mod shared;

@@ -323,6 +323,44 @@ fn bit_rot_flips_one_bit() {
     assert_eq!((flipped, bytes[700]), (vec![700], 8));
 }
 
+#[test]
+fn a_dead_device_fails_every_operation_below_it_and_no_other() {
+    let mut sim = Sim::new(5);
+    let node = sim.node(1);
+    let file = sim.run(node, async {
+        for directory in ["/a", "/ab"] {
+            fs::create_dir_all(directory.as_ref()).await.expect("made");
+        }
+        fs::sync_dir(Path::new("/")).await.expect("synced");
+        let file = create("/a/f").await;
+        write(&file, b"kept", 0, WriteSync::Data).await;
+        file
+    });
+    sim.kill_device(node, Path::new("/a"));
+    let file = sim.run(node, async move {
+        let eio =
+            |failed: io::Result<()>| assert_eq!(failed.expect_err("dead").raw_os_error(), Some(libc::EIO));
+        eio(file.read_at(AlignedBuf::for_reading(4), 0).await.0.map(drop));
+        eio(file.write_at(vec![Bytes::from_static(b"lost")], 0, WriteSync::None).await);
+        eio(file.sync_data().await);
+        eio(file.allocate(0, 10).await);
+        eio(file.set_len(0).await);
+        eio(File::open("/a/f".as_ref(), options()).await.map(drop));
+        eio(fs::read_dir(Path::new("/a")).await.map(drop));
+        eio(fs::sync_dir(Path::new("/a")).await);
+        eio(fs::create_dir_all(Path::new("/a/b")).await);
+        eio(fs::remove_file(Path::new("/a/f")).await);
+        eio(fs::rename(Path::new("/ab"), Path::new("/a/b")).await);
+        eio(fs::exists(Path::new("/a/f")).await.map(drop));
+        write(&create("/ab/f").await, b"fine", 0, WriteSync::Data).await;
+        file
+    });
+    drop(file);
+    sim.revive_device(node, Path::new("/a"));
+    let read = sim.run(node, async { fs::read(Path::new("/a/f")).await.expect("back") });
+    assert_eq!(read, b"kept");
+}
+
 const ALWAYS: u32 = 1_000_000;
 
 /// A node with `/file` of four blocks of `a` to `d` and `/other` of two blocks of `x`, all durable, and then `faults`.

@@ -65,6 +65,8 @@ enum Removal {
 pub(super) struct Model {
     /// Without gaps, also those that the log may have lost at its start.
     batches: Vec<Known>,
+    /// Those that were cut off, in whatever order.
+    dropped: Vec<Known>,
     /// Where the log goes on without any.
     origin: i64,
     /// Everything below is said to survive the process, or the power.
@@ -158,6 +160,14 @@ impl Model {
         self.forget_promises_above(0);
     }
 
+    /// Where the log ends once the removal under way is done.
+    pub(super) fn end_after_removal(&self) -> i64 {
+        match self.removal {
+            Some(Removal::From(offset) | Removal::All(offset)) => offset,
+            None => self.end(),
+        }
+    }
+
     /// The removal that was under way is confirmed.
     pub(super) fn removed(&mut self) {
         match self.removal.take().expect("a removal was under way") {
@@ -175,7 +185,8 @@ impl Model {
     }
 
     fn truncate(&mut self, end: i64) {
-        self.batches.retain(|batch| batch.last < end);
+        let kept = self.batches.partition_point(|batch| batch.last < end);
+        self.dropped.extend(self.batches.drain(kept..));
         if self.batches.is_empty() {
             self.origin = end;
         }
@@ -183,18 +194,23 @@ impl Model {
     }
 
     fn restart(&mut self, offset: i64) {
-        self.batches.clear();
+        self.dropped.append(&mut self.batches);
         self.origin = offset;
         (self.deleted, self.start_max, self.cleaned_below) = (offset, offset, 0);
+    }
+
+    /// Everything below must be there after `ending`.
+    pub(super) fn promise(&self, ending: Ending) -> i64 {
+        match ending {
+            Ending::PowerCut => self.durable,
+            Ending::Kill => self.written,
+        }
     }
 
     /// The log was opened after `ending` and goes from `start` to `end`: says whether that can be, and takes it for
     /// granted. `is_new`: it holds nothing and knows of nobody.
     pub(super) fn opened(&mut self, ending: Ending, start: i64, end: i64, is_new: bool) {
-        let promised = match ending {
-            Ending::PowerCut => self.durable,
-            Ending::Kill => self.written,
-        };
+        let promised = self.promise(ending);
         match self.removal.take() {
             // The log was to be empty, and is, though it may not have come to say from where on.
             Some(Removal::All(_)) if is_new => self.restart(end),
@@ -231,8 +247,11 @@ impl Model {
     }
 
     /// What a client makes of bytes from a disk that lies, up to the first thing that it refuses: says if any of it
-    /// passes for a batch and was never appended. Gives the number of refused batches.
-    pub(super) fn judge_untrusted(&self, read: &Bytes) -> Result<u32, String> {
+    /// passes for a batch and is not what was appended. Gives the number of refused batches.
+    ///
+    /// With `stale`, a batch that was cut off may be back: a disk that loses writes leaves what lay there before, which
+    /// no checksum tells from what should be there.
+    pub(super) fn judge_untrusted(&self, read: &Bytes, stale: bool) -> Result<u32, String> {
         let mut rest = read.clone();
         while !rest.is_empty() {
             let Ok(header) = parse_header(&rest) else { return Ok(1) };
@@ -243,7 +262,8 @@ impl Model {
             if !crc_matches(&header, &bytes) {
                 return Ok(1);
             }
-            if !self.is_appended(&header, &bytes) {
+            let is_back = || stale && self.dropped.iter().any(|batch| batch.bytes == bytes);
+            if !self.is_appended(&header, &bytes) && !is_back() {
                 return Err(format!("batch {}..={}", header.base_offset, header.last_offset()));
             }
         }
@@ -339,12 +359,17 @@ mod tests {
         let flip = |at: usize| {
             let mut bytes = read(&model, &[0, 1]).to_vec();
             bytes[at] ^= 1;
-            model.judge_untrusted(&bytes.into())
+            model.judge_untrusted(&bytes.into(), false)
         };
-        assert_eq!(model.judge_untrusted(&read(&model, &[0, 1])), Ok(0));
+        assert_eq!(model.judge_untrusted(&read(&model, &[0, 1]), false), Ok(0));
         assert_eq!(flip(7), Ok(0), "no checksum covers the offset");
         assert_eq!((flip(16), flip(30), flip(60)), (Ok(1), Ok(1), Ok(1)));
         let other = BatchSpec { value: b"other".to_vec(), ..BatchSpec::default() };
-        assert!(model.judge_untrusted(&other.bytes()).is_err(), "nobody appended it");
+        assert!(model.judge_untrusted(&other.bytes(), true).is_err(), "nobody appended it");
+        let mut shorter = model;
+        shorter.truncate(1);
+        let stale = shorter.dropped[0].bytes.clone();
+        assert!(shorter.judge_untrusted(&stale, false).is_err());
+        assert_eq!(shorter.judge_untrusted(&stale, true), Ok(0));
     }
 }

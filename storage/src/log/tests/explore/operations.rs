@@ -158,6 +158,12 @@ impl Operation {
         Operation::Append { batches, origin }
     }
 
+    /// After a failure of such an operation only opening the log says what there is.
+    pub(super) fn wants_the_log_alone(&self) -> bool {
+        use Operation::{Reopen, RestartAt, TruncateTo};
+        matches!(self, TruncateTo { .. } | RestartAt { .. } | Reopen { .. })
+    }
+
     pub(super) async fn carry_out(&self, bench: &Rc<Bench>) -> Result<(), Trouble> {
         let log = bench.log();
         match self {
@@ -321,7 +327,8 @@ impl Bench {
     /// contract T1
     fn repeat(&self, log: &Log, producer_id: i64) -> Result<(), Trouble> {
         let model = self.model.borrow();
-        let Some(last) = model.last_of(producer_id) else { return Ok(()) };
+        // Sequences that a lying disk has had the log forget are not checked any more.
+        let Some(last) = model.last_of(producer_id).filter(|_| !self.untrusted()) else { return Ok(()) };
         let epoch = model.epoch;
         let again = match log.append(&last.spec.bytes(), epoch, AppendOrigin::Client, self.now_ms()) {
             // Settings may have changed since.
@@ -363,6 +370,7 @@ impl Bench {
 
     async fn truncate_to(&self, log: &Log, offset: i64) -> Result<(), Trouble> {
         self.settled().await?;
+        log.check_open()?;
         // From somewhat below the log start on: a follower may have to go back behind it.
         let (start, end) = ((log.log_start() - 3).max(0), log.log_end());
         let offset = start + share(end - start, offset);
@@ -373,6 +381,9 @@ impl Bench {
             self.model.borrow_mut().truncating_to(offset);
         }
         log.truncate_to(offset).await?;
+        if self.untrusted() && log.log_end() != self.model.borrow().end_after_removal() {
+            return Err(Trouble("misled about where batches start".to_owned()));
+        }
         self.model.borrow_mut().removed();
         assert_eq!(log.log_end(), self.model.borrow().end());
         self.count(|tally| tally.truncations += 1);
@@ -381,6 +392,7 @@ impl Bench {
 
     async fn restart_at(&self, log: &Log, offset: i64) -> Result<(), Trouble> {
         self.settled().await?;
+        log.check_open()?;
         // As often below the end as above it.
         let offset = share(2 * log.log_end(), offset);
         self.model.borrow_mut().restarting_at(offset);
@@ -393,6 +405,10 @@ impl Bench {
 
     async fn reopen(self: &Rc<Self>, log: &Rc<Log>, mode: OpenMode) -> Result<(), Trouble> {
         self.settled().await?;
+        if self.untrusted() {
+            // What a lying disk makes of this is checked when the run is over.
+            return Ok(());
+        }
         let (start, end, config) = (log.log_start(), log.log_end(), log.config());
         log.close().await?;
         self.model.borrow_mut().promised(end, end);
@@ -427,6 +443,7 @@ impl Bench {
         };
         self.count(|tally| tally.reads += 1);
         if self.untrusted() {
+            self.judge(&read);
             return Ok(());
         }
         let model = self.model.borrow();

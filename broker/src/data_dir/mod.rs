@@ -1,13 +1,27 @@
-//! The data directory: who holds it, in which format it is, how it was left, and which core has which raft groups.
+//! The data directories: who holds them, in which format they are, how they were left, and which core has which raft
+//! groups.
 //!
 //! | file | what it says |
 //! |---|---|
 //! | `heizer.pid` | the process that holds the directory; locked as long as it runs |
 //! | `format` | the version of everything in here |
-//! | `meta.properties` | which broker it belongs to, as Kafka writes it |
-//! | `.kafka_cleanshutdown` | every log was closed in good order; gone while the broker runs |
-//! | `raft/layout` | generation and layout of the raft streams in `raft/GENERATION/core-N` |
+//! | `meta.properties` | which broker it belongs to, and its own id, as Kafka writes them |
+//! | `.kafka_cleanshutdown` | every log in here was closed in good order; gone while the broker runs |
 //! | `TOPIC-PARTITION/` | a partition's log, in Kafka's own format |
+//!
+//! One of them, the first unless `metadata.log.dir` says otherwise, also has
+//!
+//! | file | what it says |
+//! |---|---|
+//! | `raft/layout` | generation and layout of the raft streams in `raft/GENERATION/core-N` |
+//! | `log-directories` | which directories have held logs, by id and path: one that is missing may have some still |
+//!
+//! `survey.rs` looks at them all at a start, `plan.rs` says from that where every partition is, `placer.rs` where a new
+//! one goes.
+
+mod placer;
+mod plan;
+mod survey;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -16,6 +30,10 @@ use std::path::{Path, PathBuf};
 use heizer_runtime::fs as async_fs;
 
 use crate::metadata::Layout;
+
+pub use placer::Placer;
+pub use plan::{Place, Plan, free_bytes};
+pub use survey::{DirFacts, Survey};
 
 /// The newest format that this version reads, and the one it writes.
 const FORMAT: u32 = 1;
@@ -39,6 +57,14 @@ pub enum DataDirError {
     NotAFormat { path: PathBuf, text: String },
     #[error("{}: the layout of the raft streams cannot be read ({reason}); restore the file from a backup", path.display())]
     Layout { path: PathBuf, reason: String },
+    #[error("data directories {} and {} are the same one; name it once in log.dirs", one.display(), other.display())]
+    Same { one: PathBuf, other: PathBuf },
+    #[error("data directories {} and {} have the same directory.id in meta.properties: one is a copy of the other; remove one from log.dirs", one.display(), other.display())]
+    SameId { one: PathBuf, other: PathBuf },
+    #[error("{}: `{line}` is not an id and a path; restore the file or remove the line", path.display())]
+    NotKnown { path: PathBuf, line: String },
+    #[error(transparent)]
+    Storage(#[from] heizer_storage::StorageError),
     #[error("{}: {source}; mend its permissions or choose another directory with --data-dir", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -79,6 +105,28 @@ impl DataDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Takes every directory out of `log.dirs`. One that the system keeps back is told of and left out, unless it is
+    /// the one with the metadata; one that is another's or of another format is a mistake, whichever it is. Blocks.
+    pub fn claim_all(
+        paths: &[PathBuf],
+        metadata: usize,
+        node_id: i32,
+    ) -> Result<Vec<Result<DataDir, DataDirError>>, DataDirError> {
+        let mut claims: Vec<Result<DataDir, DataDirError>> = Vec::with_capacity(paths.len());
+        for (at, path) in paths.iter().enumerate() {
+            let real = fs::canonicalize(path).ok();
+            let is_same = |other: &&PathBuf| real.is_some() && fs::canonicalize(other).ok() == real;
+            if let Some(other) = paths[..at].iter().find(is_same) {
+                return Err(DataDirError::Same { one: other.clone(), other: path.clone() });
+            }
+            match DataDir::claim(path, node_id) {
+                Err(error @ DataDirError::Io { .. }) if at != metadata => claims.push(Err(error)),
+                claim => claims.push(Ok(claim?)),
+            }
+        }
+        Ok(claims)
     }
 }
 
@@ -233,6 +281,27 @@ mod tests {
         let error = DataDir::claim(directory.path(), 2).expect_err("another broker's");
         assert!(error.to_string().contains("--node-id 1"), "{error}");
         DataDir::claim(directory.path(), 1).expect("its own");
+    }
+
+    #[test]
+    fn several_directories_are_claimed_and_one_that_is_kept_back_is_left_out() {
+        let root = tempfile::tempdir().expect("a directory");
+        let [one, two, link] = ["one", "two", "link"].map(|name| root.path().join(name));
+        // A file where a directory should be: no permission would stop root.
+        fs::write(&two, b"").expect("written");
+        let claims = DataDir::claim_all(&[one.clone(), two.clone()], 0, 1).expect("one of them will do");
+        assert!(claims[0].is_ok() && claims[1].is_err());
+        drop(claims);
+        let error =
+            DataDir::claim_all(&[one.clone(), two.clone()], 1, 1).expect_err("that one is indispensable");
+        assert!(matches!(error, DataDirError::Io { .. }), "{error}");
+        std::os::unix::fs::symlink(&one, &link).expect("linked");
+        let error = DataDir::claim_all(&[one.clone(), link], 0, 1).expect_err("the same twice");
+        assert!(error.to_string().contains("are the same one"), "{error}");
+        let other = root.path().join("other");
+        drop(DataDir::claim(&other, 2).expect("a new directory"));
+        let error = DataDir::claim_all(&[one, other], 0, 1).expect_err("another broker's");
+        assert!(matches!(error, DataDirError::OtherNode { .. }), "{error}");
     }
 
     #[test]
