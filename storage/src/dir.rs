@@ -6,6 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use heizer_runtime::cores::{self, CoreId};
+use heizer_runtime::fs;
 
 use crate::checkpoint::{self, Checkpoints, PartitionKey};
 use crate::context::StorageContext;
@@ -26,6 +27,8 @@ pub struct LogDir {
     checkpoints: RefCell<Option<Rc<Checkpoints>>>,
     flush: Rc<SharedFlush>,
     health: Rc<Health>,
+    /// Logs that were opened and wait to be made durable, as long as a start opens many.
+    recovered: RefCell<Option<Vec<Rc<Log>>>>,
 }
 
 impl LogDir {
@@ -48,6 +51,7 @@ impl LogDir {
                 checkpoints: RefCell::default(),
                 flush,
                 health: Rc::default(),
+                recovered: RefCell::default(),
             }
         })
     }
@@ -73,6 +77,37 @@ impl LogDir {
             logs.retain(|log| log.strong_count() > 0);
         }
         logs.push(Rc::downgrade(log));
+    }
+
+    /// From here on until [`end_recovery`](Self::end_recovery), what logs are found to hold when they are opened counts as
+    /// on stable storage only at the end, for all of them at once.
+    pub fn begin_recovery(&self) {
+        *self.recovered.borrow_mut() = Some(Vec::new());
+    }
+
+    /// Brings what was found to stable storage: many logs by one sync of the file system, a few by their own. A log for
+    /// which that fails has failed.
+    pub async fn end_recovery(&self) {
+        /// A sync of the file system also writes what other programs have not synced: a few logs are done sooner alone.
+        const ALONE_MAX: usize = 16;
+        let logs = self.recovered.borrow_mut().take().unwrap_or_default();
+        let together = logs.len() > ALONE_MAX && fs::sync_file_system(&self.path).await.is_ok();
+        for log in logs {
+            if together {
+                log.found_is_durable();
+            } else if let Err(error) = log.sync_found().await {
+                log.fail(&error);
+            }
+        }
+    }
+
+    /// Sees to it that what was found in `log` is on stable storage, now or with the others.
+    pub(crate) async fn make_durable(&self, log: &Rc<Log>) -> Result<(), StorageError> {
+        if let Some(recovered) = &mut *self.recovered.borrow_mut() {
+            recovered.push(log.clone());
+            return Ok(());
+        }
+        log.sync_found().await
     }
 
     /// Has every log give back the space that it has reserved ahead.

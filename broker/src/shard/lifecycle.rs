@@ -214,6 +214,8 @@ impl Shard {
             let Place::In(at) = place else { return std::cmp::Reverse(0) };
             std::cmp::Reverse(self.dir(*at).log_dir.recency(*record.id.as_bytes(), *index))
         });
+        let dirs = self.dirs();
+        dirs.iter().for_each(|dir| dir.log_dir.begin_recovery());
         let mut wanted = wanted.into_iter();
         let mut opening = FuturesUnordered::new();
         let mut told = time::now();
@@ -232,6 +234,9 @@ impl Shard {
                 told = time::now();
                 tracing::info!(core = self.core.0, opened = report.partitions, total, "opening partitions");
             }
+        }
+        for dir in &dirs {
+            dir.log_dir.end_recovery().await;
         }
         report
     }

@@ -325,6 +325,10 @@ path_operation! {
     sync_dir(path) -> ()
 }
 path_operation! {
+    /// Puts everything on stable storage that anybody has written to the file system that holds `path` (`syncfs`).
+    sync_file_system(path) -> ()
+}
+path_operation! {
     /// What is in a directory, sorted by name.
     read_dir(path) -> Vec<DirEntry>
 }

@@ -238,6 +238,29 @@ impl Log {
         Ok(())
     }
 
+    /// Brings to stable storage what was found at the opening, the directory's entries included.
+    pub(crate) async fn sync_found(&self) -> Result<(), StorageError> {
+        for segment in self.unsynced() {
+            segment.sync().await?;
+        }
+        fs::sync_dir(&self.dir).await.at(&self.dir, "sync")?;
+        self.found_is_durable();
+        Ok(())
+    }
+
+    /// Somebody else has.
+    pub(crate) fn found_is_durable(&self) {
+        self.unsynced().iter().for_each(|segment| segment.mark_synced());
+        self.synced();
+        // What was rolled is sealed.
+        self.start_flush();
+    }
+
+    fn unsynced(&self) -> Vec<Rc<Segment>> {
+        let state = self.state.borrow();
+        state.segments.iter().filter(|segment| segment.exists() && segment.is_unsynced()).cloned().collect()
+    }
+
     /// A segment was synced: where nothing before is unsynced, the durable end follows.
     pub(super) fn synced(&self) {
         let mut state = self.state.borrow_mut();

@@ -332,7 +332,7 @@ impl Log {
     }
 
     /// Logs the first failure and tells everybody who waits.
-    fn fail(&self, error: &StorageError) -> LogFailed {
+    pub(crate) fn fail(&self, error: &StorageError) -> LogFailed {
         self.home.note(error);
         let failed = {
             let mut state = self.state.borrow_mut();

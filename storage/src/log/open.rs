@@ -21,7 +21,7 @@ use heizer_runtime::time::wall_clock_ms;
 use crate::batch::{HEADER_BYTES, index_timestamp, parse_header};
 use crate::checkpoint::{Checkpoint, PartitionKey};
 use crate::compact::{LOG_SWAP, finish_swap, is_cleaned};
-use crate::config::LogConfig;
+use crate::config::{Level, LogConfig};
 use crate::context::StorageContext;
 use crate::dir::LogDir;
 use crate::epoch::EpochCache;
@@ -106,7 +106,13 @@ impl Log {
             tracing::warn!(log = %dir.display(), bytes, at_offset, reason, "cut the end off a log after an unclean stop");
         }
         let log = Log::assemble(home.clone(), dir, topic_id, config, opened);
-        log.note_growth();
+        if log.end_at(Level::Durable) < report.log_end
+            || mode == OpenMode::Unclean && listing.is_empty_directory()
+        {
+            home.make_durable(&log).await?;
+        } else {
+            log.note_growth();
+        }
         Ok((log, report))
     }
 
@@ -125,7 +131,7 @@ impl Log {
             segments: opened.segments,
             log_start: opened.log_start,
             written_end: log_end,
-            durable_end: log_end,
+            durable_end: opened.unsynced_from.unwrap_or(log_end),
             epochs: opened.epochs,
             checkpointed: opened.checkpointed,
             home_durable: opened.home_durable,
@@ -226,6 +232,11 @@ impl Listing {
         Ok(listing)
     }
 
+    /// Whether there is a directory, or may be, and no segment in it.
+    fn is_empty_directory(&self) -> bool {
+        self.logs.is_empty() && (self.metadata || self.epochs || self.log_start)
+    }
+
     /// Whether there is a batch, or was: then directory and metadata are on stable storage.
     fn holds_data(&self) -> bool {
         self.logs.values().any(|&bytes| bytes > 0)
@@ -264,6 +275,8 @@ struct Opened {
     cut: Option<Cut>,
     /// What the log has noted of itself last, as long as it may be of use.
     checkpoint: Option<Checkpoint>,
+    /// From here on batches were found that may not be on stable storage: the process ended, and nobody has said so.
+    unsynced_from: Option<i64>,
 }
 
 impl Opened {
@@ -433,10 +446,14 @@ impl Opened {
             if file_bytes == 0 {
                 // The process may have ended before the directory was synced.
                 segment.make_again();
-            } else if untouched {
-                segment.cut_later();
-            } else {
+            } else if stop.is_some() {
                 segment.trim().await?;
+            } else {
+                segment.cut_later();
+            }
+            if !untouched {
+                self.unsynced_from.get_or_insert(base);
+                segment.mark_unsynced();
             }
             self.segments.push_back(segment.clone());
             if let Some(reason) = stop {
@@ -449,12 +466,8 @@ impl Opened {
                 return Ok(());
             }
             if !later.is_empty() {
-                // contract L5: what is sealed is trusted, and its epochs are those of the file.
-                let path = dir.join(EPOCHS);
-                fs::write_atomic(&path, self.epochs.encode()).await.at(&path, "write")?;
-                self.checkpointed = self.epochs.clone();
+                // The flush task seals it.
                 segment.set_snapshot(self.producers.encode());
-                segment.seal().await?;
             }
         }
         Ok(())

@@ -146,6 +146,16 @@ impl Segment {
         self.file.borrow_mut().exists = true;
     }
 
+    /// What recovery has found here may not be on stable storage.
+    pub(crate) fn mark_unsynced(&self) {
+        self.file.borrow_mut().unsynced = true;
+    }
+
+    /// All that was found is on stable storage, by other means than [`sync`](Self::sync).
+    pub(crate) fn mark_synced(&self) {
+        self.file.borrow_mut().unsynced = false;
+    }
+
     /// The file is there and empty, but perhaps not durably: it is made as if it were not there.
     pub(crate) fn make_again(&self) {
         assert_eq!(self.bytes(), 0, "only an empty file is made again");

@@ -2,6 +2,7 @@
 //! threads wait for them; looking something up is done in place.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use io_uring::{opcode, types};
@@ -10,6 +11,7 @@ use super::driver::Driver;
 use super::file::{File, c_path};
 use super::op::Op;
 use crate::fs::{DirEntry, OpenOptions};
+use crate::helper::Helper;
 
 const HERE: types::Fd = types::Fd(libc::AT_FDCWD);
 
@@ -71,6 +73,18 @@ pub(crate) async fn rename(driver: &Driver, from: &Path, to: &Path) -> io::Resul
 pub(crate) async fn sync_dir(driver: &Driver, path: &Path) -> io::Result<()> {
     let options = OpenOptions { read: true, ..OpenOptions::default() };
     File::open(driver.clone(), path, options).await?.sync_all().await
+}
+
+/// On a thread of its own, for it may take long and has no operation on the ring.
+pub(crate) async fn sync_file_system(_: &Driver, path: &Path) -> io::Result<()> {
+    let path = path.to_owned();
+    let sync = move || {
+        let directory = std::fs::File::open(path)?;
+        // SAFETY: takes no pointers; the descriptor is open as long as `directory`.
+        let status = unsafe { libc::syncfs(directory.as_raw_fd()) };
+        if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    Helper::start("heizer-sync")?.run(sync).await
 }
 
 pub(crate) async fn read_dir(_: &Driver, path: &Path) -> io::Result<Vec<DirEntry>> {

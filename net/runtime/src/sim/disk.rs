@@ -265,6 +265,19 @@ impl Disk {
         Ok(())
     }
 
+    /// Makes everything durable that was done so far.
+    pub(super) fn sync_all(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            apply(&mut self.durable, &change);
+        }
+        self.forget_unreachable();
+        for file in self.files() {
+            let mut file = file.borrow_mut();
+            let upto = file.begin_sync();
+            file.end_sync(upto);
+        }
+    }
+
     pub(super) fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let id = self.lookup(path)?;
         if !self.is_dir(id) {

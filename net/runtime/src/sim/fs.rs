@@ -102,6 +102,20 @@ impl SimDisk {
         self.operation(SYNC_NS, sync).await
     }
 
+    pub(crate) async fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        let sync = move |disk: &mut Disk, context: &Context| match context.fate {
+            Fate::Crashed => Ok(()),
+            Fate::Completed if disk.check_device(&path).is_err() => disk.check_device(&path),
+            Fate::Completed if context.fails(disk.faults.sync_error_ppm) => Err(errno(libc::EIO)),
+            Fate::Completed => {
+                disk.sync_all();
+                Ok(())
+            }
+        };
+        self.operation(SYNC_NS, sync).await
+    }
+
     pub(crate) async fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         self.path_query(path, Disk::read_dir).await
     }

@@ -365,7 +365,7 @@ fn retention_frees_a_disk_that_is_full_to_the_brim() {
             assert!(log.home.space().is_starving());
             log.set_config(LogConfig { retention_bytes: 60_000, ..small(50_000) });
             let freed = log.apply_retention(1_000, log.end_at(Level::Durable)).await.expect("retention");
-            assert!(freed > 5, "{freed} segments");
+            assert!(freed > 0, "{freed} segments");
             log.flush().await.expect("there is space");
             taken_again_or_small(&log).await;
             model.borrow_mut().durable = 0;
