@@ -46,14 +46,20 @@ impl Log {
     pub(super) fn make_spare_aside(&self, active: Rc<Segment>) {
         {
             let mut state = self.state.borrow_mut();
-            state.aside = true;
             state.spares.tried_after = Some(active.base());
+            if !self.has_space_for(active.appetite().0) {
+                return;
+            }
+            state.aside = true;
         }
         let log = self.me();
         drop(task::spawn(async move {
             let (allocate, zeroed) = active.appetite();
             let path = paths::numbered(&log.dir, active.base(), SPARE);
             let made = make_spare(&path, allocate, zeroed, log.home.context()).await;
+            if let Ok(spare) = &made {
+                log.home.space().take(spare.bytes);
+            }
             {
                 let mut state = log.state.borrow_mut();
                 state.aside = false;
@@ -131,7 +137,7 @@ impl Log {
             };
             outgoing.may_serve_again(state.spares.len() + more, state.filling(now_ms))
         };
-        if fit { segment.take_out().await } else { Ok(None) }
+        if fit && self.has_space_for(0) { segment.take_out().await } else { Ok(None) }
     }
 
     /// Keeps `spares`, whose names are durable. Some may be too many by now.
@@ -166,11 +172,21 @@ impl Log {
         fs::sync_dir(&self.dir).await.at(&self.dir, "sync")
     }
 
-    /// Removes the spares of a log that has no need of them for long.
+    /// Whether the disk can spare so many bytes.
+    fn has_space_for(&self, bytes: u64) -> bool {
+        let space = self.home.space();
+        !space.is_refusing() && !space.is_starving() && bytes <= space.ahead_max()
+    }
+
+    /// Removes the spares of a log that has no need of them for long, or on a disk that needs the space.
     pub(super) async fn drop_spares_unless_fast(&self, now_ms: i64) -> Result<(), StorageError> {
         let spares = {
             let mut state = self.state.borrow_mut();
-            if state.filling(now_ms).is_fast() { Vec::new() } else { state.spares.take_all() }
+            if state.filling(now_ms).is_fast() && self.has_space_for(0) {
+                Vec::new()
+            } else {
+                state.spares.take_all()
+            }
         };
         for spare in spares {
             remove_if_there(&spare.path).await?;

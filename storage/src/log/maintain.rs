@@ -66,7 +66,7 @@ impl Log {
         let removed = doomed.len();
         let mut spares = Vec::new();
         for segment in doomed {
-            match self.retire(&segment, spares.len(), now_ms).await? {
+            match self.retire(segment, spares.len(), now_ms).await? {
                 Some(spare) => spares.push(spare),
                 None => segment.remove().await?,
             }

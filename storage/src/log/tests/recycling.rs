@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heizer_runtime::fs::DeviceSync;
-use heizer_runtime::sim::Sim;
+use heizer_runtime::sim::{DiskFaults, Sim};
 use heizer_runtime::{host, time};
 
 use super::*;
@@ -128,6 +128,21 @@ fn a_log_that_is_no_longer_in_a_hurry_gives_its_spares_up() {
         let later_ms = 3_600_000;
         log.apply_retention(later_ms, log.log_end()).await.expect("retention");
         assert!(names(".recycled").await.is_empty());
+    });
+}
+
+#[test]
+fn spares_are_given_up_where_space_is_short() {
+    let mut sim = Sim::new(1);
+    let node = sim.node(1);
+    let log = sim.run(node, with_a_spare());
+    sim.set_disk_faults(node, DiskFaults { capacity_bytes: 100 << 10, ..DiskFaults::default() });
+    sim.run(node, async move {
+        log.home.space().set_reserve(50 << 10).await.expect("a healthy disk");
+        log.home.space().look().await.expect("a healthy disk");
+        assert!(log.home.space().is_refusing());
+        log.apply_retention(1000, log.log_end()).await.expect("retention");
+        assert!(names(".recycled").await.is_empty() && names(".spare").await.is_empty());
     });
 }
 
