@@ -147,6 +147,7 @@ impl Log {
             }
             active
         };
+        self.drop_spares().await?;
         // One that nobody has written to since an earlier close has all its files.
         let changed = active.exists() && !active.is_as_sealed_before();
         let result = if changed { self.seal(&active).await } else { Ok(()) };
