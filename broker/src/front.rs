@@ -127,6 +127,7 @@ fn snapshot() -> CoreSnapshot {
     let shard = here();
     shard.metrics.fetches_waiting.set(shard.waiting_fetches() as u64);
     shard.metrics.partitions_offline.set(shard.offline_partitions() as u64);
+    shard.metrics.segments_damaged.set(shard.storage().damaged_segments());
     shard.metrics.log_dirs_offline.set(shard.offline_dirs() as u64);
     // Without a listener, while the broker stops, its counts are gone.
     let counted = cores::try_room::<Front>().map(|front| front.server.metrics()).unwrap_or_default();

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::select;
 use heizer_raft::{GroupImage, read_groups};
@@ -155,7 +156,7 @@ async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
         }
     })
     .await?;
-    check_addresses(setup)?;
+    check_addresses(setup).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cores = cores::count(),
@@ -193,12 +194,20 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> ServeError {
     move |source| ServeError::Io { path, source }
 }
 
-/// Fails early where somebody listens already: sockets that share a port would hide it.
-fn check_addresses(setup: &Setup) -> Result<(), ServeError> {
+/// Fails early where somebody listens already: sockets that share a port would hide it. The sockets of a process that
+/// was killed outlive it by some tenths of a second, until the kernel has taken its ring apart.
+async fn check_addresses(setup: &Setup) -> Result<(), ServeError> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(10);
+    let until = time::now() + PATIENCE;
     let flagged = [(Some(setup.listen), "--listen"), (setup.admin, "--admin-listen")];
     for (addr, flag) in flagged {
-        if let Some(addr) = addr {
-            Listener::check_free(addr).map_err(|source| ServeError::Bind { addr, source, flag })?;
+        let Some(addr) = addr else { continue };
+        while let Err(source) = Listener::check_free(addr) {
+            if source.kind() != io::ErrorKind::AddrInUse || time::now() >= until {
+                return Err(ServeError::Bind { addr, source, flag });
+            }
+            time::sleep(PAUSE).await;
         }
     }
     Ok(())

@@ -117,8 +117,6 @@ class Server:
         assert early is None, f"the broker died before it was killed, exit code {early}:\n{self.log_tail()}"
         process.kill()
         process.wait()
-        # The kernel takes a dead process's io_uring down in its own time, and the listening sockets with it.
-        wait.until("the port is free", lambda: can_bind(self.port), 10, pause_s=0.001)
 
     def restart(self) -> "Server":
         """A clean stop and a start on the same data and port."""

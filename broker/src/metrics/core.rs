@@ -30,6 +30,8 @@ pub struct CoreMetrics {
     pub log_appends: Cell<u64>,
     /// Partitions that cannot be served, now.
     pub partitions_offline: Cell<u64>,
+    /// Segments found damaged.
+    pub segments_damaged: Cell<u64>,
     /// Data directories that have failed, now; every core knows them all.
     pub log_dirs_offline: Cell<u64>,
     /// Rounds of compaction that came to their end.
@@ -64,6 +66,7 @@ impl CoreMetrics {
             fetches_waiting: Cell::default(),
             log_appends: Cell::default(),
             partitions_offline: Cell::default(),
+            segments_damaged: Cell::default(),
             log_dirs_offline: Cell::default(),
             cleaner_rounds: Cell::default(),
             cleaner_bytes_read: Cell::default(),
@@ -115,6 +118,7 @@ impl CoreMetrics {
             fetches_waiting: self.fetches_waiting.get(),
             log_appends: self.log_appends.get(),
             partitions_offline: self.partitions_offline.get(),
+            segments_damaged: self.segments_damaged.get(),
             log_dirs_offline: self.log_dirs_offline.get(),
             cleaner_rounds: self.cleaner_rounds.get(),
             cleaner_bytes: [self.cleaner_bytes_read.get(), self.cleaner_bytes_written.get()],
@@ -168,6 +172,7 @@ pub struct CoreSnapshot {
     pub(super) fetches_waiting: u64,
     pub(super) log_appends: u64,
     pub(super) partitions_offline: u64,
+    pub(super) segments_damaged: u64,
     pub(super) log_dirs_offline: u64,
     pub(super) cleaner_rounds: u64,
     /// Read, written.
@@ -221,6 +226,7 @@ impl CoreSnapshot {
             (&mut self.fetches_waiting, other.fetches_waiting),
             (&mut self.log_appends, other.log_appends),
             (&mut self.partitions_offline, other.partitions_offline),
+            (&mut self.segments_damaged, other.segments_damaged),
             (&mut self.cleaner_rounds, other.cleaner_rounds),
             (&mut self.cleaner_records_removed, other.cleaner_records_removed),
             (&mut self.cleaner_failures, other.cleaner_failures),

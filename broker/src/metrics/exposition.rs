@@ -108,6 +108,8 @@ impl Exposition {
         )?;
         let offline = all.partitions_offline as f64;
         out.gauge("heizer_partitions_offline", "Partitions whose log cannot be used", offline)?;
+        let damaged = all.segments_damaged as f64;
+        out.gauge("heizer_segments_damaged", "Segments found damaged since the start", damaged)?;
         let offline = all.log_dirs_offline as f64;
         out.gauge("heizer_log_dirs_offline", "Data directories that have failed", offline)?;
         let sends = &all.file_sends;
@@ -284,6 +286,7 @@ mod tests {
             metrics.count_error(ApiKey::Fetch);
             CoreMetrics::add(&metrics.records_in, 5);
             metrics.partitions_offline.set(3);
+            metrics.segments_damaged.set(1);
             metrics.log_dirs_offline.set(1);
         };
         let text = text(count, 2);
@@ -291,6 +294,7 @@ mod tests {
         has(&text, "heizer_request_errors_total{api=\"Fetch\"} 2");
         has(&text, "heizer_produced_records_total 10");
         has(&text, "heizer_partitions_offline 6.0");
+        has(&text, "heizer_segments_damaged 2.0");
         has(&text, "heizer_log_dirs_offline 1.0");
         has(&text, "# TYPE heizer_produced_records counter");
         assert!(!text.contains("api=\"Heartbeat\""), "what never happened is left out");
