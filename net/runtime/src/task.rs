@@ -158,6 +158,8 @@ impl Pacer {
         if worked < SLICE_MAX {
             return;
         }
+        // What is beyond was spent waiting, for the disk or for a CPU that others had: nothing to rest from.
+        let worked = worked.min(2 * SLICE_MAX);
         let rest = worked * (100 - self.share_percent) / self.share_percent;
         if rest.is_zero() {
             yield_now().await;
