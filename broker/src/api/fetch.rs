@@ -9,6 +9,7 @@ use heizer_runtime::cores::{self, CoreId};
 use heizer_runtime::fs::FileRegion;
 use heizer_runtime::{random, time};
 use heizer_server::Reply;
+use heizer_storage::StorageError;
 use heizer_wire::messages::{
     FetchEpochEndOffset, FetchLeaderIdAndEpoch, FetchPartitionData, FetchRequest, FetchResponse,
     FetchableTopicResponse,
@@ -261,7 +262,9 @@ async fn read_here(targets: Vec<Target>, mut room: Room) -> Vec<Row> {
                 Row::Found(found)
             }
             Err(error) => {
-                if matches!(error, PartitionError::Storage(_)) {
+                // Of a damaged segment the log has told once.
+                let told = matches!(error, PartitionError::Storage(StorageError::Corrupt { .. }));
+                if matches!(error, PartitionError::Storage(_)) && !told {
                     tracing::error!(partition = target.partition, %error, "a fetch cannot be read");
                 }
                 Row::Failed(error_code(&error))

@@ -130,26 +130,24 @@ impl Log {
                 let Some(segment) = state.segments.get(at) else { return Ok(ReadResult::empty(offset)) };
                 locate(segment, wanted)
             };
-            let (found, path) = match place {
+            let (found, segment) = match place {
                 Place::Unindexed(segment) => {
                     segment.load_indexes().await?;
                     continue;
                 }
-                Place::Memory { segment, rope, start } => {
-                    (look(&rope, start, &segment, wanted), segment.path().to_owned())
-                }
+                Place::Memory { segment, rope, start } => (look(&rope, start, &segment, wanted), segment),
                 Place::Disk { segment, start, disk_end, rest } => {
                     let found = read_disk(&segment, start, disk_end, rest, wanted).await?;
-                    (found, segment.path().to_owned())
+                    (found, segment)
                 }
             };
             match found {
                 Ok(Found::Batches(result)) => return Ok(result),
                 Ok(Found::PastEnd) => skip += 1,
                 Ok(Found::NeedsUpTo { start, .. }) => {
-                    return Err(corrupt(path, start, "a batch beyond the end").into());
+                    return Err(corrupt(&segment, start, "a batch beyond the end").into());
                 }
-                Err((position, bad)) => return Err(corrupt(path, position, &bad.to_string()).into()),
+                Err((position, bad)) => return Err(corrupt(&segment, position, &bad.to_string()).into()),
             }
         }
     }
@@ -166,8 +164,9 @@ impl State {
     }
 }
 
-fn corrupt(path: std::path::PathBuf, position: u64, reason: &str) -> StorageError {
-    StorageError::Corrupt { path, reason: format!("at position {position}: {reason}") }
+/// The segment is damaged here, which is told once; its readers get the error.
+fn corrupt(segment: &Segment, position: u64, reason: &str) -> StorageError {
+    segment.quarantine(&format!("at position {position}: {reason}"))
 }
 
 /// The cached bytes from a batch start at or before `offset` to the end, if they are cached.

@@ -6,6 +6,7 @@ use heizer_runtime::sim::Sim;
 use heizer_runtime::time;
 
 use super::*;
+use crate::error::StorageError;
 
 fn spec(at: i64) -> BatchSpec {
     BatchSpec { value: vec![b'v'; 1000], timestamp: 1000 + at, ..BatchSpec::default() }
@@ -233,5 +234,40 @@ fn a_damaged_segment_in_the_middle_is_quarantined_and_not_cut() {
         log.set_config(LogConfig { retention_bytes: 1, ..small(30_000) });
         log.apply_retention(0, 103).await.expect("retention");
         assert!(log.log_start() >= after);
+    });
+}
+
+/// Whoever reads damage gets an error, the segment is counted once, and what is whole around it is served.
+#[test]
+fn damage_found_by_a_reader_is_told_once_and_served_by_nobody() {
+    let mut sim = Sim::new(8);
+    let node = sim.node(1);
+    sim.run(node, async {
+        make_data_dir().await;
+        let (log, _) = reopen(small(30_000)).await;
+        append_some(&log, 0, 100).await;
+        log.close().await.expect("close");
+    });
+    sim.kill(node);
+    let batch = spec(0).bytes().len() as u64;
+    // The magic byte of the eleventh batch.
+    let segment = Path::new(DIR).join("00000000000000000000.log");
+    sim.flip_bit(node, &segment, 10 * batch + 16, 4).expect("there");
+    sim.run(node, async {
+        let home = noting_home(64 << 10).await;
+        let (log, _) = Log::open(&home, NAME, TOPIC_ID, small(30_000), OpenMode::Clean).await.expect("open");
+        for _ in 0..2 {
+            let error = log.read(10, 10, 100, true).await.expect_err("damaged");
+            assert!(
+                matches!(error, crate::error::ReadError::Storage(StorageError::Corrupt { .. })),
+                "{error}"
+            );
+        }
+        assert_eq!(home.context().damaged_segments(), 1);
+        let after = log.segments()[1].base_offset;
+        for at in [0, 9, after, 99] {
+            let read = log.read(at, 10, 100, true).await.expect("whole");
+            assert_eq!((read.first_offset, read.next_offset), (at, at + 1));
+        }
     });
 }
