@@ -6,6 +6,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 
 /// Direct files want addresses, lengths and offsets in multiples of this.
@@ -113,7 +114,7 @@ impl Drop for Memory {
     fn drop(&mut self) {
         let keep = (MAPPED_BYTES_MIN..=KEPT_BYTES_EACH_MAX).contains(&self.capacity);
         // At the end of the thread there is nothing to keep it in.
-        let kept = keep && KEPT.try_with(|kept| kept.borrow_mut().put(self)).unwrap_or(false);
+        let kept = keep && KEPT.try_with(|kept| kept.borrow_mut().put(self)).is_ok();
         if !kept {
             self.free();
         }
@@ -121,13 +122,13 @@ impl Drop for Memory {
 }
 
 thread_local! {
-    static KEPT: RefCell<Kept> = const { RefCell::new(Kept { memories: Vec::new(), bytes: 0 }) };
+    static KEPT: RefCell<Kept> = const { RefCell::new(Kept { memories: VecDeque::new(), bytes: 0 }) };
 }
 
 /// What a thread keeps for its next users.
 struct Kept {
-    /// Address and capacity of mappings that nobody uses.
-    memories: Vec<(NonNull<u8>, usize)>,
+    /// Address and capacity of mappings that nobody uses, the latest at the back.
+    memories: VecDeque<(NonNull<u8>, usize)>,
     bytes: usize,
 }
 
@@ -136,28 +137,34 @@ impl Kept {
     fn take(&mut self, capacity: usize) -> Option<Memory> {
         let fits = |(_, kept): &(NonNull<u8>, usize)| (capacity..=2 * capacity).contains(kept);
         let at = self.memories.iter().rposition(fits)?;
-        let (start, capacity) = self.memories.remove(at);
+        let (start, capacity) = self.memories.remove(at)?;
         self.bytes -= capacity;
         Some(Memory { start, capacity })
     }
 
-    /// Keeps a mapping, if there is room.
-    fn put(&mut self, memory: &Memory) -> bool {
-        if self.bytes + memory.capacity > KEPT_BYTES_MAX {
-            return false;
+    /// Keeps a mapping. Those that nobody has wanted for longest make room for it: sizes go out of use as partitions
+    /// grow, and would fill the place for ever.
+    fn put(&mut self, memory: &Memory) {
+        while self.bytes + memory.capacity > KEPT_BYTES_MAX {
+            self.free_oldest();
         }
         self.bytes += memory.capacity;
-        self.memories.push((memory.start, memory.capacity));
-        true
+        self.memories.push_back((memory.start, memory.capacity));
+    }
+
+    fn free_oldest(&mut self) {
+        let (start, capacity) = self.memories.pop_front().expect("what is counted is there");
+        self.bytes -= capacity;
+        // Not dropped as a `Memory`, which would look for this very place.
+        let memory = std::mem::ManuallyDrop::new(Memory { start, capacity });
+        memory.free();
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        for (start, capacity) in self.memories.drain(..) {
-            // Not dropped as a `Memory`, which would look for this very place.
-            let memory = std::mem::ManuallyDrop::new(Memory { start, capacity });
-            memory.free();
+        while !self.memories.is_empty() {
+            self.free_oldest();
         }
     }
 }
@@ -195,7 +202,9 @@ mod tests {
     #[test]
     fn a_thread_keeps_no_more_than_its_bound() {
         let many: Vec<Memory> = (0..64).map(|_| Memory::any(1 << 20)).collect();
+        let last = many.last().expect("there are some").start();
         drop(many);
+        assert_eq!(Memory::any(1 << 20).start(), last);
         KEPT.with(|kept| {
             let kept = kept.borrow();
             assert_eq!(kept.bytes, KEPT_BYTES_MAX);
@@ -203,6 +212,17 @@ mod tests {
         });
         drop(Memory::any(KEPT_BYTES_EACH_MAX * 2));
         drop(Memory::any(1));
+    }
+
+    #[test]
+    fn sizes_that_nobody_wants_any_more_make_room() {
+        let outgrown: Vec<Memory> =
+            (0..KEPT_BYTES_MAX / MAPPED_BYTES_MIN).map(|_| Memory::any(MAPPED_BYTES_MIN)).collect();
+        drop(outgrown);
+        let first = Memory::any(1 << 20);
+        let address = first.start();
+        drop(first);
+        assert_eq!(Memory::any(1 << 20).start(), address);
     }
 
     #[test]
