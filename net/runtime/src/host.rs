@@ -160,18 +160,20 @@ where
     }
     let _current = core::enter(core.clone());
     let spin = config.spin;
-    Ok(executor.run(async move {
-        glommio::spawn_local(ring::flush_until_closed(core.clone(), spin)).detach();
+    let Backend::Ring(driver) = &core.backend else { unreachable!("made above") };
+    let (driver, polls) = (driver.clone(), driver.polls());
+    let flusher = ring::flush_until_closed(core.clone(), polls.clone(), spin);
+    Ok(executor.run(polls.watch(Box::pin(async move {
+        glommio::spawn_local(flusher).detach();
         let output = main().await;
         // Others may still call this core: it serves them until every main has returned.
         shared.running.fetch_sub(1, Ordering::SeqCst);
         while shared.running.load(Ordering::SeqCst) > 0 {
             crate::time::sleep(Duration::from_millis(1)).await;
         }
-        let Backend::Ring(driver) = &core.backend else { unreachable!("made above") };
         driver.drain().await;
         output
-    }))
+    }))))
 }
 
 fn start_core(

@@ -117,11 +117,6 @@ impl Future for Sleep {
         let kept = self.timer.is_some_and(|id| timers.update(self.deadline, id, cx.waker()));
         if !kept {
             self.timer = Some(timers.insert(self.deadline, cx.waker().clone()));
-            drop(timers);
-            match &core.backend {
-                Backend::Ring(driver) => driver.timer_changed(),
-                Backend::Sim(driver) => driver.timer_changed(),
-            }
         }
         Poll::Pending
     }

@@ -15,6 +15,7 @@ use heizer_runtime::cores::{self, CoreId};
 use heizer_runtime::fs::{self, Device, DeviceSync, File, OpenOptions, WriteSync};
 use heizer_runtime::host::{self, Config};
 use heizer_runtime::net::{Listener, Stream};
+use heizer_runtime::sync::Event;
 use heizer_runtime::task;
 use heizer_runtime::time::{self, now, sleep, timeout};
 
@@ -176,6 +177,38 @@ fn idle_cores_lose_no_wake_up() {
             }
         };
         timeout(HANG, work).await.expect("no wake-up is lost");
+    })
+    .expect("the runtime starts");
+}
+
+/// Tasks that wake only each other, without any I/O, are all that would end a sleep.
+#[test]
+fn a_core_sleeps_only_when_no_task_is_ready() {
+    host::block_on(|| async {
+        const TASKS: u64 = 7;
+        const TURNS: u64 = 70_000;
+        let (turn, changed) = (Rc::new(Cell::new(0_u64)), Event::new());
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|number| {
+                let (turn, changed) = (turn.clone(), changed.clone());
+                task::spawn(async move {
+                    loop {
+                        let listen = changed.listen();
+                        match turn.get() {
+                            TURNS.. => return,
+                            mine if mine % TASKS == number => {
+                                turn.set(mine + 1);
+                                changed.notify_all();
+                            }
+                            _ => listen.await,
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            timeout(HANG, task).await.expect("nobody is forgotten").expect("no panic");
+        }
     })
     .expect("the runtime starts");
 }

@@ -1,17 +1,18 @@
 //! One core's ring and the handle to it.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::future::LocalBoxFuture;
 use io_uring::{IoUring, opcode, squeue, types};
 
+use super::flusher::Polls;
 use super::mailbox::Mailbox;
 use super::op::{Op, Operations};
 use crate::core::{Core, Message};
@@ -72,10 +73,8 @@ pub(super) struct Inner {
     pub(super) operations: RefCell<Operations>,
     mailboxes: Arc<[Mailbox]>,
     clock: Clock,
-    /// Signalled by completions while the core sleeps; the flusher awaits it through glommio.
-    pub(super) eventfd: OwnedFd,
-    /// The flusher's waker while it waits; taken by whoever gives it work.
-    pub(super) flusher: RefCell<Option<Waker>>,
+    /// Tells the flusher whether other tasks ran.
+    polls: Polls,
     /// The deadlines that a TIMEOUT is armed for, the earliest last; each was earlier than all before it.
     armed: RefCell<Vec<Instant>>,
     /// What queued TIMEOUT entries point to, each at an address of its own; the kernel copies it when they are
@@ -97,15 +96,6 @@ impl Driver {
         mailboxes: Arc<[Mailbox]>,
     ) -> io::Result<Driver> {
         let ring = build_ring(entries)?;
-        // SAFETY: eventfd takes no pointers; a non-negative result is a descriptor that nobody else owns.
-        let eventfd = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_CLOEXEC);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
         mailboxes[usize::from(id.0)].set_ring(ring.as_raw_fd());
         let inner = Inner {
             id,
@@ -113,8 +103,7 @@ impl Driver {
             operations: RefCell::default(),
             mailboxes,
             clock,
-            eventfd,
-            flusher: RefCell::default(),
+            polls: Polls::default(),
             armed: RefCell::default(),
             timespecs: RefCell::default(),
             reaped: RefCell::default(),
@@ -132,13 +121,13 @@ impl Driver {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Has the flusher look at the timers again.
-    pub(crate) fn timer_changed(&self) {
-        self.inner.kick();
+    /// What the flusher knows other tasks' polls by.
+    pub(crate) fn polls(&self) -> Polls {
+        self.inner.polls.clone()
     }
 
     pub(crate) fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
-        glommio::spawn_local(task).detach();
+        glommio::spawn_local(self.inner.polls.watch(task)).detach();
     }
 
     /// One trip through the ring: whatever has completed runs first.
@@ -183,14 +172,13 @@ impl Driver {
     }
 }
 
-/// COOP_TASKRUN with a single issuer; DEFER_TASKRUN would lose its place with poll-armed eventfds, see
-/// ARCHITECTURE.md.
+/// With DEFER_TASKRUN completions are worked off when the ring is entered, in one go, and interrupt nobody.
 fn build_ring(entries: u32) -> io::Result<IoUring> {
     IoUring::builder()
         .dontfork()
-        .setup_coop_taskrun()
-        .setup_taskrun_flag()
         .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
         .setup_submit_all()
         .setup_cqsize(entries * 4)
         .build(entries)
@@ -213,16 +201,6 @@ impl Inner {
             {
                 panic!("io_uring refused its submission queue: {error}");
             }
-        }
-        drop(ring);
-        self.kick();
-    }
-
-    /// Wakes the flusher where it waits.
-    fn kick(&self) {
-        let waker = self.flusher.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
         }
     }
 
@@ -283,13 +261,7 @@ impl Inner {
             (!submission.is_empty(), submission.taskrun() || submission.cq_overflow())
         };
         if queued || must_run || wait {
-            let entered = if wait {
-                ring.submit_and_wait(1)
-            } else if must_run {
-                enter_get_events(&ring)
-            } else {
-                ring.submit()
-            };
+            let entered = enter(&mut ring, u32::from(wait));
             if let Err(error) = entered
                 && !is_transient(&error)
             {
@@ -336,52 +308,23 @@ impl Inner {
         }
     }
 
-    /// Announces the sleep: from here completions signal the eventfd and messages ring. False when there is work.
-    pub(super) fn prepare_sleep(&self) -> bool {
-        self.ring.borrow_mut().completion().enable_eventfd();
-        if !self.mailboxes[usize::from(self.id.0)].announce_sleep() {
-            self.end_sleep();
-            return false;
+    /// Sleeps until something completes or another core rings, unless there is work.
+    pub(super) fn sleep(&self) {
+        let mailbox = &self.mailboxes[usize::from(self.id.0)];
+        if mailbox.announce_sleep() {
+            self.turn(true);
+            mailbox.wake_up();
         }
-        let mut ring = self.ring.borrow_mut();
-        let idle =
-            ring.completion().is_empty() && ring.submission().is_empty() && !ring.submission().taskrun();
-        drop(ring);
-        if !idle {
-            self.end_sleep();
-        }
-        idle
-    }
-
-    pub(super) fn end_sleep(&self) {
-        self.mailboxes[usize::from(self.id.0)].wake_up();
-        self.ring.borrow_mut().completion().disable_eventfd();
-        self.flusher.borrow_mut().take();
-    }
-
-    /// Resolves when a task of this core has given the flusher work.
-    pub(super) fn kicked(&self) -> impl Future<Output = ()> + '_ {
-        let mut registered = false;
-        poll_fn(move |cx| {
-            let mut flusher = self.flusher.borrow_mut();
-            if registered && flusher.is_none() {
-                return Poll::Ready(());
-            }
-            registered = true;
-            *flusher = Some(cx.waker().clone());
-            Poll::Pending
-        })
     }
 }
 
-/// Enters the ring for its completions only: pending task work runs and an overflown queue refills.
-fn enter_get_events(ring: &IoUring) -> io::Result<usize> {
+/// Submits what is queued, works off what has happened meanwhile, and waits for `wanted` completions.
+fn enter(ring: &mut IoUring, wanted: u32) -> io::Result<usize> {
     const IORING_ENTER_GETEVENTS: u32 = 1;
-    // SAFETY: without an argument structure (`None`) nothing is pointed to.
-    unsafe {
-        let queued = ring.submission_shared().len() as u32;
-        ring.submitter().enter::<libc::sigset_t>(queued, 0, IORING_ENTER_GETEVENTS, None)
-    }
+    let queued = ring.submission().len() as u32;
+    // SAFETY: without an argument structure (`None`) nothing is pointed to; what queued entries point to is kept by
+    // their operations.
+    unsafe { ring.submitter().enter::<libc::sigset_t>(queued, wanted, IORING_ENTER_GETEVENTS, None) }
 }
 
 /// Errors after which the entries simply go in at the next turn.

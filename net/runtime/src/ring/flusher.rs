@@ -1,46 +1,36 @@
-//! The task that turns the ring, once a scheduler pass, and lets the core sleep.
+//! The task that turns the ring, once a scheduler pass, and puts the core to sleep in it.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::os::fd::{AsRawFd, FromRawFd};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::{Either, select};
-use glommio::io::BufferedFile;
-
-use super::driver::Driver;
 use crate::core::{Backend, Core};
 use crate::time::Instant;
 
-/// Returns when the core has ended. Passes without work end in sleep after `spin`.
-pub(crate) async fn flush_until_closed(core: Rc<Core>, spin: Duration) {
+/// Returns when the core has ended. A pass in which nothing ran and nothing came ends in sleep, after `spin`.
+///
+/// The sleep is the ring's own wait, in the kernel, with this task on the stack: whatever makes a task ready comes
+/// through the ring, and `polls` tells that no other task is ready. A scheduler pass runs every ready task once, so one
+/// without a poll has left none behind.
+pub(crate) async fn flush_until_closed(core: Rc<Core>, polls: Polls, spin: Duration) {
     let Backend::Ring(driver) = &core.backend else { unreachable!("the flusher drives a ring") };
-    let mut bell = Bell::new(driver);
+    let ring = &driver.inner;
     let mut idle_since: Option<Instant> = None;
-    driver.inner.end_sleep();
-    while !driver.inner.closed.get() {
-        let mut busy = driver.inner.run_messages();
-        busy |= driver.inner.run_timers(&core);
-        busy |= driver.inner.turn(false);
+    while !ring.closed.get() {
+        let mut busy = polls.take_any();
+        busy |= ring.run_messages();
+        busy |= ring.run_timers(&core);
+        busy |= ring.turn(false);
         if busy {
             idle_since = None;
-            next_pass().await;
-            continue;
+        } else if spin.is_zero() || driver.now() >= *idle_since.get_or_insert_with(|| driver.now()) + spin {
+            ring.sleep();
+            idle_since = None;
         }
-        if !spin.is_zero() {
-            let now = driver.now();
-            if now < *idle_since.get_or_insert(now) + spin {
-                next_pass().await;
-                continue;
-            }
-        }
-        if driver.inner.prepare_sleep() {
-            bell.wait(driver).await;
-            driver.inner.end_sleep();
-        }
-        idle_since = None;
+        next_pass().await;
     }
 }
 
@@ -58,36 +48,34 @@ async fn next_pass() {
     .await;
 }
 
-/// The ring's eventfd as glommio sees it. Its only purpose is to end the sleep of a parked executor.
-struct Bell {
-    eventfd: Rc<BufferedFile>,
-    read: Option<Pin<Box<dyn Future<Output = ()>>>>,
+/// Whether any task of a core was polled: all of them but the flusher go through [`Polls::watch`].
+#[derive(Clone, Default)]
+pub(crate) struct Polls {
+    any: Rc<Cell<bool>>,
 }
 
-impl Bell {
-    fn new(driver: &Driver) -> Bell {
-        // SAFETY: the descriptor is duplicated, so that glommio's closing of its file leaves ours open.
-        let file = unsafe { BufferedFile::from_raw_fd(libc::dup(driver.inner.eventfd.as_raw_fd())) };
-        Bell { eventfd: Rc::new(file), read: None }
+impl Polls {
+    /// Whether there was a poll since the last time this was asked.
+    fn take_any(&self) -> bool {
+        self.any.take()
     }
 
-    /// Waits for a completion or for a task of this core that has work for the ring. A read that is still pending
-    /// stays for the next sleep: a signal between two sleeps then ends the next one early, which is harmless.
-    async fn wait(&mut self, driver: &Driver) {
-        let eventfd = &self.eventfd;
-        let read = self.read.get_or_insert_with(|| Box::pin(read_eventfd(eventfd.clone())));
-        let rung = match select(read, pin!(driver.inner.kicked())).await {
-            Either::Left(((), _)) => true,
-            Either::Right(((), _)) => false,
-        };
-        if rung {
-            self.read = None;
-        }
+    /// `task`, with its polls noted.
+    pub(crate) fn watch<F: Future + Unpin>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
+        Watched { any: self.any.clone(), task }
     }
 }
 
-async fn read_eventfd(eventfd: Rc<BufferedFile>) {
-    if let Err(error) = eventfd.read_at(0, 8).await {
-        tracing::error!(%error, "the wake-up descriptor cannot be read");
+struct Watched<F> {
+    any: Rc<Cell<bool>>,
+    task: F,
+}
+
+impl<F: Future + Unpin> Future for Watched<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.any.set(true);
+        Pin::new(&mut self.task).poll(cx)
     }
 }

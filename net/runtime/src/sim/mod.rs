@@ -422,9 +422,6 @@ impl Driver {
         EPOCH_MS + i64::try_from(self.world.now().as_millis()).expect("a simulation is short")
     }
 
-    /// The executor looks at all timers in each step, so there is nothing to do.
-    pub(crate) fn timer_changed(&self) {}
-
     /// Goes behind the ready tasks of this core, and lets a little time pass.
     pub(crate) fn yield_now(&self) -> YieldNow {
         YieldNow { world: self.world.clone(), yielded: false }
