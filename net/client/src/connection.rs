@@ -58,6 +58,10 @@ struct Shared {
     waiting: RefCell<BTreeMap<i32, oneshot::Sender<Bytes>>>,
     outbox: RefCell<Vec<Bytes>>,
     queued: Event,
+    /// What was taken out of the outbox is not all in the socket yet.
+    writing: Cell<bool>,
+    /// Announced when it is.
+    written: Event,
     ended: RefCell<Option<Rc<io::Error>>>,
 }
 
@@ -85,6 +89,8 @@ impl Connection {
             waiting: RefCell::default(),
             outbox: RefCell::default(),
             queued: Event::default(),
+            writing: Cell::new(false),
+            written: Event::default(),
             ended: RefCell::new(None),
         });
         drop(spawn(read_answers(Rc::clone(&shared))));
@@ -157,6 +163,21 @@ impl Connection {
     pub fn send_only<R: Request>(&self, request: &R, newest: i16) -> Result<(), ClientError> {
         let version = self.version_up_to::<R>(newest)?;
         self.queue(request, version, false).map(|_| ())
+    }
+
+    /// Resolves when nothing that was queued waits for the socket: what holds back whoever waits for no answers.
+    pub async fn flushed(&self) -> Result<(), ClientError> {
+        let shared = &self.handle.shared;
+        loop {
+            let written = shared.written.listen();
+            if let Some(source) = shared.ended.borrow().as_ref() {
+                return Err(self.lost(ApiKey::Produce, source));
+            }
+            if !shared.writing.get() && shared.outbox.borrow().is_empty() {
+                return Ok(());
+            }
+            written.await;
+        }
     }
 
     fn queue<R: Request>(
@@ -262,6 +283,7 @@ impl Shared {
         drop(waiting);
         self.stream.shutdown();
         self.queued.notify_all();
+        self.written.notify_all();
     }
 }
 
@@ -274,9 +296,14 @@ async fn write_requests(shared: Rc<Shared>) {
         let parts = std::mem::take(&mut *shared.outbox.borrow_mut());
         if parts.is_empty() {
             queued.await;
-        } else if let Err(error) = shared.stream.write_all(parts).await {
+            continue;
+        }
+        shared.writing.set(true);
+        if let Err(error) = shared.stream.write_all(parts).await {
             return shared.end(error);
         }
+        shared.writing.set(false);
+        shared.written.notify_all();
     }
 }
 

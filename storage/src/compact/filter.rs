@@ -57,7 +57,7 @@ impl Filter<'_> {
             removed.records += u64::from(!stays);
             removed.keyless += u64::from(!stays && record.key.is_none());
             let seen = record.offset <= self.map.latest();
-            fresh_tombstone |= stays && seen && !record.has_value && horizon_ms.is_none();
+            fresh_tombstone |= stays && seen && record.value.is_none() && horizon_ms.is_none();
         }
         let horizon = fresh_tombstone.then(|| self.new_horizon());
         let fate = match removed.records {
@@ -102,7 +102,7 @@ impl Filter<'_> {
         let Some(key) = record.key else { return false };
         let last = self.map.get(key).is_none_or(|last| record.offset >= last);
         let kept_for_readers = horizon_ms.is_none_or(|horizon| self.now_ms < horizon);
-        last && (record.has_value || kept_for_readers)
+        last && (record.value.is_some() || kept_for_readers)
     }
 
     fn new_horizon(&self) -> i64 {

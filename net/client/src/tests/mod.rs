@@ -7,15 +7,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use heizer_runtime::sim::block_on;
 use heizer_runtime::task::spawn;
 use heizer_runtime::time::{now, timeout};
 use heizer_wire::ErrorCode;
+use heizer_wire::messages::{MetadataRequest, PartitionProduceData, ProduceRequest, TopicProduceData};
+use heizer_wire::record_batch::{BatchOptions, RecordBatchBuilder};
 
 use self::broker::{Broker, Fault};
 use crate::{
-    Acks, Client, ClientConfig, ClientError, Compression, ConsumedRecord, Consumer, ConsumerConfig,
-    GroupConfig, GroupConsumer, Producer, ProducerConfig, ProducerRecord, RecordHeader, StartOffset,
+    Acks, Client, ClientConfig, ClientError, Compression, Connection, ConsumedRecord, Consumer,
+    ConsumerConfig, GroupConfig, GroupConsumer, Producer, ProducerConfig, ProducerRecord, RecordHeader,
+    StartOffset,
 };
 
 fn client(addr: &str) -> Client {
@@ -137,6 +141,29 @@ fn acks_0_is_sent_without_an_answer() {
         consumer.assign(&[("t", 0, StartOffset::Earliest)]).await.unwrap();
         assert_eq!(value(&read(&mut consumer, 1).await[0]), "a");
         assert_eq!(broker.produced.get(), 1);
+    });
+}
+
+#[test]
+fn whoever_waits_for_no_answers_can_wait_for_the_socket() {
+    block_on(2, async {
+        let (broker, addr) = Broker::start(1);
+        let connection = Connection::connect(&addr, "me", Duration::from_secs(5)).await.unwrap();
+        assert_eq!(connection.flushed().now_or_never().map(|flushed| flushed.is_ok()), Some(true));
+        let mut batch = RecordBatchBuilder::new(BatchOptions::default());
+        batch.append(0, None, Some(b"a"), &[]);
+        let partition = PartitionProduceData { index: 0, records: Some(batch.build()) };
+        let topic =
+            TopicProduceData { name: "t".into(), partition_data: vec![partition], ..Default::default() };
+        let request = ProduceRequest { acks: 0, topic_data: vec![topic], ..Default::default() };
+        for _ in 0..3 {
+            connection.send_only(&request, 9).unwrap();
+        }
+        assert!(connection.flushed().now_or_never().is_none(), "the requests are still here");
+        connection.flushed().await.unwrap();
+        // In order behind them, so they have arrived.
+        connection.request(&MetadataRequest::default()).await.unwrap();
+        assert_eq!(broker.produced.get(), 3);
     });
 }
 

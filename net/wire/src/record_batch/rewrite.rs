@@ -23,8 +23,8 @@ pub struct RawRecord<'a> {
     pub timestamp: i64,
     /// Its key.
     pub key: Option<&'a [u8]>,
-    /// Whether its value is something else than null.
-    pub has_value: bool,
+    /// Its value.
+    pub value: Option<&'a [u8]>,
     /// All of it, its length included.
     bytes: &'a [u8],
 }
@@ -150,7 +150,7 @@ impl<'a> RawRecords<'a> {
             offset: self.header.base_offset.wrapping_add(parts.offset_delta.into()),
             timestamp: self.header.base_timestamp.wrapping_add(parts.timestamp_delta),
             key: parts.key.map(|range| &bytes[range]),
-            has_value: parts.value.is_some(),
+            value: parts.value.map(|range| &bytes[range]),
             bytes: &bytes[start..self.cursor.position],
         })
     }

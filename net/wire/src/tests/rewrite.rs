@@ -17,7 +17,7 @@ fn the_oracle_reads_rewritten_batches_in_every_compression() {
         let raw: Vec<_> = unpacked.records().map(|record| record.expect("sound")).collect();
         let facts: Vec<_> = raw
             .iter()
-            .map(|record| (record.offset, record.timestamp, record.key, record.has_value))
+            .map(|record| (record.offset, record.timestamp, record.key, record.value.is_some()))
             .collect();
         let expected: [(i64, i64, Option<&[u8]>, bool); 3] =
             [(0, 1000, Some(b"key"), true), (1, 1005, None, true), (2, 990, Some(b""), false)];
