@@ -1,4 +1,4 @@
-"""The broker that is measured: its process, and what the kernel knows about it."""
+"""The broker that is measured: its process."""
 
 import contextlib
 import os
@@ -9,52 +9,21 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Optional
 
-from harness import wait, wire
+from harness import process, wait, wire
 from harness.server import can_bind, free_port
 
 TIMEOUT_S = 180.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-class Cpu(NamedTuple):
-    """Seconds of CPU a process has used; the kernel accounts them in ticks of 10 ms."""
-
-    user: float
-    kernel: float
-
-    @property
-    def both(self) -> float:
-        return self.user + self.kernel
-
-    def __sub__(self, earlier: "Cpu") -> "Cpu":
-        return Cpu(self.user - earlier.user, self.kernel - earlier.kernel)
-
-
-class Running:
-    """A broker that somebody else started."""
-
-    def __init__(self, bootstrap: str, pid: int):
-        self.bootstrap = bootstrap
-        self.pid = pid
-
-    def cpu(self) -> Cpu:
-        stat = Path(f"/proc/{self.pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()
-        return Cpu(int(fields[11]) / _TICKS_PER_S, int(fields[12]) / _TICKS_PER_S)
-
-    def resident_mib(self) -> float:
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1024
-
-
-class Heizer(Running):
+class Heizer:
     """`heizer serve` on a folder and ports of its own."""
 
     def __init__(self, binary: Path, home: Path, flags: list):
-        super().__init__(f"127.0.0.1:{free_port()}", 0)
+        self.bootstrap = f"127.0.0.1:{free_port()}"
+        self.pid = 0
         self.home = home
         self._command = [str(binary), "serve", "--listen", self.bootstrap, "--data-dir", str(home / "data")]
         self._command += ["--admin-listen", f"127.0.0.1:{free_port()}", *flags]
@@ -75,11 +44,17 @@ class Heizer(Running):
         if not line.startswith("heizer ready on "):
             raise SystemExit(f"measure: the broker did not get ready: {line!r}\n{self._log_tail()}")
         with wire.Connection(self.bootstrap) as connection:
-            while leaders(connection) < partitions:
+            while wire.leaders(connection) < partitions:
                 if time.monotonic() > began + TIMEOUT_S:
                     raise SystemExit(f"measure: {partitions} partitions have no leaders after {TIMEOUT_S} s")
         answered = time.monotonic()
         return (ready - began) * 1000, (answered - began) * 1000
+
+    def cpu(self) -> process.Cpu:
+        return process.cpu(self.pid)
+
+    def resident_mib(self) -> float:
+        return process.resident_mib(self.pid)
 
     def stop(self) -> None:
         """SIGTERM, which it must obey with success."""
@@ -124,24 +99,3 @@ def own_broker(options):
         yield broker
     finally:
         broker.remove()
-
-
-def leaders(connection: wire.Connection) -> int:
-    """How many partitions have a leader, of all topics: Metadata v1."""
-
-    def broker(r):
-        return r.int32(), r.string(), r.int32(), r.string()
-
-    def partition(r):
-        _error, _index, leader = r.int16(), r.int32(), r.int32()
-        r.array(wire.Reader.int32), r.array(wire.Reader.int32)
-        return leader
-
-    def topic(r):
-        _error, _name, _internal = r.int16(), r.string(), r.int8()
-        return sum(leader >= 0 for leader in r.array(partition))
-
-    answer = connection.ask(wire.METADATA, 1, wire.int32(-1))
-    answer.array(broker)
-    answer.int32()
-    return sum(answer.array(topic))

@@ -1,10 +1,5 @@
 """The broker's large writes and reads against what disk and kernel can do at most, in the same run and folder."""
 
-import json
-import os
-import shutil
-import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Optional
@@ -12,6 +7,7 @@ from typing import Optional
 import raw
 from broker import own_broker
 from harness import librdkafka as lib
+from harness import many, physical
 from results import Results
 
 BATCH_BYTES = 1_000_000
@@ -23,7 +19,7 @@ SEGMENT_BYTES = 64 << 20
 
 def sequential(options, results: Results) -> None:
     """One partition, batches of 1 MB, eight under way, acks=all; and fio's direct writes of 1 MiB at the same depth."""
-    batch = raw.batch_of(BATCH_BYTES)
+    batch = many.batch_of(BATCH_BYTES)
     requests = max(1, int(options.gb * 1e9) // len(batch))
     for _ in range(options.rounds):
         add_fio(options, results)
@@ -50,26 +46,19 @@ def add_fio(options, results: Results) -> None:
         gb, seconds = found["write"]["io_bytes"] / 1e9, found["job_runtime"] / 1000
         what = "fio, direct writes of 1 MiB into preallocated space, depth 8"
         results.add(what, "MB/s", gb * 1000 / seconds)
-        results.add(what, "s/GB", (found["usr_cpu"] + found["sys_cpu"]) / 100 * seconds / gb)
+        results.add(what, "s/GB", physical.cpu_s(found) / gb)
 
 
 def fio(folder: Path, job: list, results: Results) -> Optional[dict]:
-    """Runs one job with direct I/O through io_uring, on a file that is gone afterwards; its figures."""
-    if shutil.which("fio") is None:
+    found = physical.fio(folder, job)
+    if found is None:
         results.note("fio is not installed: its rows are left out")
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="fio-") as home:
-        line = ["fio", "--name=job", f"--directory={home}", "--direct=1", "--ioengine=io_uring", "--thread"]
-        done = subprocess.run([*line, "--output-format=json", *job], capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        raise SystemExit(f"measure: fio exited {done.returncode}:\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
+    return found
 
 
 def backlog(options, results: Results) -> None:
     """A cold backlog in sealed segments, read from the beginning; and the same files by sendfile(2) from nobody."""
-    batch = raw.batch_of(BATCH_BYTES)
+    batch = many.batch_of(BATCH_BYTES)
     each = max(1, int(options.gb * 1e9) // len(batch) // BACKLOG_PARTITIONS)
     with own_broker(options) as broker:
         broker.start()
@@ -83,11 +72,11 @@ def backlog(options, results: Results) -> None:
         broker.stop()
         files = sorted((broker.home / "data").glob(f"{topic}-*/*.log"))
         for _ in range(options.rounds):
-            forget(files)
+            physical.forget(files)
             broker.start()
             add_fetch(broker, topic, ends, results)
             broker.stop()
-            forget(files)
+            physical.forget(files)
             for state in ("cold", "out of the page cache"):
                 add_sendfile(files, state, results)
 
@@ -104,16 +93,7 @@ def add_fetch(broker, topic: str, ends: list, results: Results) -> None:
 
 
 def add_sendfile(files: list, state: str, results: Results) -> None:
-    seconds, cpu = raw.send_files(files)
+    sent = physical.send_files(files)
     size = sum(path.stat().st_size for path in files)
-    results.add(f"sendfile of the same files, {state}", "MB/s", size / 1e6 / seconds)
-    results.add(f"sendfile of the same files, {state}", "s/GiB", cpu / (size / 2**30))
-
-
-def forget(files: list) -> None:
-    """Drops the files' pages from the page cache; what is dirty is written first."""
-    for path in files:
-        file = os.open(path, os.O_RDONLY)
-        os.fsync(file)
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(file)
+    results.add(f"sendfile of the same files, {state}", "MB/s", size / 1e6 / sent.took)
+    results.add(f"sendfile of the same files, {state}", "s/GiB", sent.sender_cpu / (size / 2**30))

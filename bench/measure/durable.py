@@ -4,6 +4,7 @@ import raw
 from broker import own_broker
 from disk import fio
 from harness import librdkafka as lib
+from harness import many
 from results import Results, quantile
 
 BATCH_BYTES = 16 << 10
@@ -15,7 +16,7 @@ SECONDS = 4.0
 
 def durable(options, results: Results) -> None:
     """Batches of 16 KiB, acks=all, always one under way to each of so many partitions."""
-    batch = raw.batch_of(BATCH_BYTES)
+    batch = many.batch_of(BATCH_BYTES)
     for _ in range(options.rounds):
         for busy in BUSY:
             add_disk(options, busy, results)

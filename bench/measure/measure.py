@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measures a broker from outside: start, memory, idle CPU, what producing and fetching cost it, and how it comes back.
+"""Measures the storage engine from outside, beside what the disk does: durable writes, large ones, a cold backlog, and
+how a broker comes back after kill -9.
 
 `bench/measure/measure.py` starts `heizer serve` anew for each round; `--row NAME...` leaves out all but some of the
-subjects. `--against HOST:PORT,PID` measures one that runs already. Needs the Python environment of scripts/test.
-Prints a table of medians; `--json FILE` keeps every round.
+subjects. Needs the Python environment of scripts/test. Prints a table of medians; `--json FILE` keeps every round.
 """
 
 import argparse
@@ -26,17 +26,12 @@ except ImportError:
         raise SystemExit("measure: confluent-kafka is missing: run scripts/test once, it makes the environment")
     os.execv(python, [str(python), *sys.argv])
 
-import clients  # noqa: E402
 import disk  # noqa: E402
 import durable  # noqa: E402
-import loads  # noqa: E402
 import recovery  # noqa: E402
-from broker import Running  # noqa: E402
 from results import Results  # noqa: E402
 
 ROWS = {
-    "start": loads.start,
-    "load": loads.load,
     "durable": durable.durable,
     "sequential": disk.sequential,
     "backlog": disk.backlog,
@@ -57,13 +52,9 @@ def main() -> None:
         "load_average_before": Path("/proc/loadavg").read_text().split()[:3],
     }
     print(" ".join(f"{name} {value}" for name, value in machine.items()), file=sys.stderr)
-    if options.against:
-        for _ in range(options.rounds):
-            loads.measure_running(options, results)
-    else:
-        for name in options.row:
-            print(name, file=sys.stderr)
-            ROWS[name](options, results)
+    for name in options.row:
+        print(name, file=sys.stderr)
+        ROWS[name](options, results)
     results.print()
     if options.json:
         settings = {name: str(value) for name, value in vars(options).items()}
@@ -79,19 +70,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--binary", type=Path, default=binary, help=f"the program [default: {binary}]")
     parser.add_argument("--data", type=Path, default=data, help=f"its data go below this folder [default: {data}]")
     parser.add_argument("--serve", default="", metavar="FLAGS", help="further flags for heizer serve, in one argument")
-    parser.add_argument("--against", type=running, metavar="HOST:PORT,PID", help="a broker that runs already")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gb", type=float, default=2.0, help="10^9 bytes of values per load [default: 2]")
-    parser.add_argument("--partitions", type=int, nargs="+", default=[1, 5], help="of row load [default: 1 5]")
-    parser.add_argument("--client", choices=clients.ALL, nargs="+", default=["confluent"], help="[default: confluent]")
     parser.add_argument("--idle-seconds", type=float, default=10.0)
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
-
-
-def running(text: str) -> Running:
-    bootstrap, _, pid = text.partition(",")
-    return Running(bootstrap, int(pid))
 
 
 if __name__ == "__main__":

@@ -4,29 +4,15 @@ Batches are not idempotent, so that the same bytes can be produced again and aga
 """
 
 import gc
-import os
-import random
 import select
 import socket
 import struct
 import time
 from typing import NamedTuple
 
-from harness import wire
+from harness import many, wire
 
 TIMEOUT_S = 120.0
-# Between a batch's first byte and its records, and around each record of up to 8 KiB.
-_BATCH_OVERHEAD, _RECORD_OVERHEAD = 61, 9
-_RECORD_BYTES = 1024
-
-
-def batch_of(size: int) -> bytes:
-    """A batch of about `size` bytes, all told, with records of 1 KiB that do not compress."""
-    noise, left, values = random.Random(size), size - _BATCH_OVERHEAD, []
-    while left > _RECORD_OVERHEAD:
-        values.append(noise.randbytes(min(_RECORD_BYTES, left) - _RECORD_OVERHEAD))
-        left -= _RECORD_BYTES
-    return wire.batch(values)
 
 
 class Outcome(NamedTuple):
@@ -121,19 +107,6 @@ class Load:
         return slot
 
 
-def fill(bootstrap: str, topic: str, partitions: int, batch: bytes) -> None:
-    """One batch to each partition, a hundred partitions in a request."""
-    with wire.Connection(bootstrap, TIMEOUT_S) as connection:
-        for first in range(0, partitions, 100):
-            data = [wire.int32(p) + wire.bytes_(batch) for p in range(first, min(first + 100, partitions))]
-            body = wire.string(None) + wire.int16(-1) + wire.int32(60_000)
-            answer = connection.ask(wire.PRODUCE, 3, body + wire.array(wire.string(topic) + wire.array(*data)))
-            one = lambda r: (r.int32(), r.int16(), r.int64(), r.int64())  # noqa: E731
-            ((_, rows),) = answer.array(lambda r: (r.string(), r.array(one)))
-            if any(error for _, error, _, _ in rows):
-                raise SystemExit(f"measure: producing to {topic} failed: {rows[0]}")
-
-
 def fetch_all(bootstrap: str, topic: str, ends: list, max_bytes: int) -> int:
     """Fetches each partition from 0 to its end on a connection of its own, one request after the other.
 
@@ -200,44 +173,10 @@ class _Fetching:
         at, last, offset = at + 4, at + 4 + size, self._offset
         if error or size <= 0:
             raise SystemExit(f"measure: Fetch at {offset} was answered with error {error} and {size} bytes")
-        while at + _BATCH_OVERHEAD <= last:
+        while at + many.BATCH_OVERHEAD <= last:
             base, length = struct.unpack_from(">qi", self._buffer, at)
             if at + 12 + length > last:
                 break
             offset = base + struct.unpack_from(">i", self._buffer, at + 23)[0] + 1
             at += 12 + length
         return offset
-
-
-def send_files(files: list) -> tuple:
-    """What the kernel can do at most: these files by sendfile(2) over loopback to a sink.
-
-    Returns seconds, and the sender's CPU seconds.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        child = os.fork()
-        if child == 0:
-            _send_files_and_exit(listener, files)
-        with listener.accept()[0] as sink:
-            buffer, began = bytearray(1 << 20), time.monotonic()
-            while sink.recv_into(buffer):
-                pass
-            took = time.monotonic() - began
-    _, status, used = os.wait4(child, 0)
-    if status:
-        raise SystemExit("measure: the sendfile process failed")
-    return took, used.ru_utime + used.ru_stime
-
-
-def _send_files_and_exit(listener: socket.socket, files: list) -> None:
-    code = 1
-    try:
-        with socket.create_connection(listener.getsockname()) as out:
-            for path in files:
-                with open(path, "rb") as file:
-                    size, at = os.fstat(file.fileno()).st_size, 0
-                    while at < size:
-                        at += os.sendfile(out.fileno(), file.fileno(), at, min(size - at, 1 << 20))
-        code = 0
-    finally:
-        os._exit(code)

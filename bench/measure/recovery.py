@@ -2,12 +2,10 @@
 
 import time
 
-import loads
 import raw
 from broker import Heizer, own_broker
-from confluent_kafka.admin import NewTopic
 from harness import librdkafka as lib
-from harness import wire
+from harness import many, wire
 from results import Results
 
 UNSEALED_GB = 1.0
@@ -19,7 +17,7 @@ SETTLES_WITHIN_S = 25
 
 def unsealed(options, results: Results) -> None:
     """1 GB in one segment that nobody has sealed."""
-    batch = raw.batch_of(1_000_000)
+    batch = many.batch_of(1_000_000)
     with own_broker(options) as broker:
         broker.start()
         topic = lib.create_topic(broker.bootstrap, "unsealed-0", 1, segment_bytes=2_000_000_000)
@@ -38,9 +36,9 @@ def thousand(options, results: Results) -> None:
     """1,000 partitions, all with data."""
     with own_broker(options) as broker:
         broker.start()
-        topics = create_many(broker, 1)
+        topics = many.create(broker.bootstrap, 1, PARTITIONS_A_TOPIC)
         for _ in range(options.rounds):
-            fill_many(broker, topics)
+            fill(broker, topics)
             add_restarts(broker, "1,000 partitions", topics[0], len(topics) * PARTITIONS_A_TOPIC, results)
 
 
@@ -50,40 +48,44 @@ def ten_thousand(options, results: Results) -> None:
     with own_broker(options) as broker:
         broker.start()
         began = time.monotonic()
-        topics = create_many(broker, 10)
+        topics = many.create(broker.bootstrap, 10, PARTITIONS_A_TOPIC)
         results.add(f"create {state}", "ms", (time.monotonic() - began) * 1000)
-        loads.measure_idle(broker, f"{state} without data", options, results)
+        measure_idle(broker, f"{state} without data", options, results)
         for number in range(options.rounds):
             began = time.monotonic()
-            fill_many(broker, topics)
+            fill(broker, topics)
             if number == 0:
                 results.add(f"first batch of 4 KiB to each of {state}", "ms", (time.monotonic() - began) * 1000)
                 add_resident_as_it_settles(broker, f"{state} with data", results)
-                loads.measure_idle(broker, f"{state} with data", options, results)
+                measure_idle(broker, f"{state} with data", options, results)
             add_restarts(broker, state, topics[0], len(topics) * PARTITIONS_A_TOPIC, results)
-        loads.measure_idle(broker, f"{state} with data, after a restart", options, results)
+        measure_idle(broker, f"{state} with data, after a restart", options, results)
     results.note("many partitions: set up once, written to, killed and started each round; the disk's caches are warm")
 
 
 def add_resident_as_it_settles(broker: Heizer, state: str, results: Results) -> None:
     """Chunks of logs that nobody appends to are let go after a while."""
-    loads.add_resident(broker, f"{state}, at once", results)
+    add_resident(broker, f"{state}, at once", results)
     time.sleep(SETTLES_WITHIN_S)
 
 
-def create_many(broker: Heizer, topics: int) -> list:
-    client = lib.admin(broker.bootstrap)
-    names = [f"many-{number}" for number in range(topics)]
-    new = [NewTopic(name, num_partitions=PARTITIONS_A_TOPIC, replication_factor=1) for name in names]
-    for done in client.create_topics(new, request_timeout=120, operation_timeout=120).values():
-        done.result(120)
-    return names
-
-
-def fill_many(broker: Heizer, topics: list) -> None:
-    batch = raw.batch_of(SMALL_BATCH_BYTES)
+def fill(broker: Heizer, topics: list) -> None:
+    batch = many.batch_of(SMALL_BATCH_BYTES)
     for topic in topics:
-        raw.fill(broker.bootstrap, topic, PARTITIONS_A_TOPIC, batch)
+        many.fill(broker.bootstrap, topic, PARTITIONS_A_TOPIC, batch)
+
+
+def measure_idle(broker: Heizer, state: str, options, results: Results) -> None:
+    time.sleep(1)
+    before = broker.cpu()
+    time.sleep(options.idle_seconds)
+    used = broker.cpu() - before
+    results.add(f"idle CPU, {state}", "% a core", used.both / options.idle_seconds * 100)
+    add_resident(broker, f"idle, {state}", results)
+
+
+def add_resident(broker: Heizer, state: str, results: Results) -> None:
+    results.add(f"resident {state}", "MiB", broker.resident_mib())
 
 
 def add_restarts(broker: Heizer, state: str, topic: str, partitions: int, results: Results) -> None:

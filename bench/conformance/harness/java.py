@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import paths
@@ -11,6 +12,7 @@ CONSOLE_PRODUCER = TOOLS + "ConsoleProducer"
 CONSOLE_CONSUMER = TOOLS + "consumer.ConsoleConsumer"
 PRODUCER_PERFORMANCE = TOOLS + "ProducerPerformance"
 CONSUMER_PERFORMANCE = TOOLS + "ConsumerPerformance"
+END_TO_END_LATENCY = TOOLS + "EndToEndLatency"
 TOPIC_COMMAND = TOOLS + "TopicCommand"
 GROUP_COMMAND = TOOLS + "consumer.group.ConsumerGroupCommand"
 GET_OFFSETS = TOOLS + "GetOffsetShell"
@@ -19,13 +21,13 @@ STORAGE = "kafka.tools.StorageTool"
 SERVER = "kafka.Kafka"
 
 
-def command(program: str, *arguments: str, heap: str = "256m") -> list[str]:
-    """The command line that runs one of the classes above."""
+def command(program: str, *arguments: str, heap: str = "256m", flags: Sequence[str] = ()) -> list[str]:
+    """The command line that runs one of the classes above; `flags` for the JVM replace the small heap."""
     libs = paths.kafka_libs()
     if not libs.is_dir():
         raise AssertionError("Apache Kafka's jars are not installed: run bench/conformance/kafka/install.py")
     logging = paths.CONFORMANCE / "kafka" / "log4j2.properties"
-    flags = [f"-Xmx{heap}", "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile=file:{logging}"]
+    flags = [*(flags or (f"-Xmx{heap}", "-XX:+UseSerialGC")), f"-Dlog4j2.configurationFile=file:{logging}"]
     return [_java(), *flags, "-cp", f"{libs}/*", program, *arguments]
 
 

@@ -29,6 +29,11 @@ def topic_resource(topic: str) -> ConfigResource:
     return ConfigResource(ResourceType.TOPIC, topic)
 
 
+def broker_resource(node: str) -> ConfigResource:
+    """The same for a broker, by its number."""
+    return ConfigResource(ResourceType.BROKER, node)
+
+
 def await_topic(client: AdminClient, topic: str, partitions: int) -> None:
     """Waits until every partition has a leader."""
     deadline = time.monotonic() + TIMEOUT_S

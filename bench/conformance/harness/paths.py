@@ -36,3 +36,8 @@ def target() -> Path:
 def heizer() -> Path:
     """The binary under test: HEIZER_BIN, or the release build."""
     return Path(os.environ.get("HEIZER_BIN") or target() / "release" / "heizer")
+
+
+def heizer_load() -> Path:
+    """The load generator."""
+    return target() / "release" / "heizer-load"

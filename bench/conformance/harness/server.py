@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from . import java, paths, wait
+from . import java, paths, process, wait
 
 STOP_TIMEOUT_S = 30.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -62,6 +62,9 @@ class Server:
         self.settings = dict(settings or {})
         self.port = free_port()
         self.start_ms = 0.0
+        # When the process was started last, by the monotonic clock.
+        self.launched_s = 0.0
+        self.command_line: list[str] = []
         self._process: Optional[subprocess.Popen] = None
         self._stdout_start = 0
         self._checked = {self.log_path: 0, self.stdout_path: 0}
@@ -88,10 +91,12 @@ class Server:
     def launch(self) -> None:
         """Starts the process without waiting for it."""
         assert self._process is None, "the broker runs already"
+        self.command_line = self._command()
         with open(self.stdout_path, "ab") as out, open(self.log_path, "ab") as log:
             self._stdout_start = out.tell()
+            self.launched_s = time.monotonic()
             self._process = subprocess.Popen(
-                self._command(), stdin=subprocess.DEVNULL, stdout=out, stderr=log, cwd=self.home
+                self.command_line, stdin=subprocess.DEVNULL, stdout=out, stderr=log, cwd=self.home
             )
 
     def stop(self) -> None:
@@ -142,8 +147,7 @@ class Server:
 
     def resident_mib(self) -> float:
         """Resident memory of the process."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1024
+        return process.resident_mib(self.pid)
 
     def expect_log(self, *patterns: str) -> None:
         """Warnings that match one of these are part of the scenario."""
@@ -188,6 +192,9 @@ class Server:
 class Heizer(Server):
     """`heizer serve` with a data folder and free ports of its own; `prefix` is a command that runs it somewhere else."""
 
+    # Another program than the one under test.
+    binary: Optional[Path] = None
+
     def __init__(self, home: Path, settings: Optional[dict] = None, flags: tuple = (), prefix: tuple = ()):
         super().__init__(home, settings)
         self.admin_port = free_port()
@@ -195,7 +202,7 @@ class Heizer(Server):
         self.prefix = list(prefix)
 
     def _command(self) -> list[str]:
-        line = [*self.prefix, str(paths.heizer()), "serve", "--listen", self.bootstrap, "--data-dir", str(self.data)]
+        line = [*self.prefix, str(self.binary or paths.heizer()), "serve", "--listen", self.bootstrap, "--data-dir", str(self.data)]
         line += ["--admin-listen", f"127.0.0.1:{self.admin_port}", *self.flags]
         if self.settings:
             config = self.home / "heizer.toml"
@@ -216,6 +223,7 @@ class ApacheKafka(Server):
 
     START_TIMEOUT_S = 90.0
     MEMORY_MARGIN_MIB = 256  # the heap grows to its limit when it pleases
+    JVM_FLAGS: tuple = ("-Xmx512m", "-XX:+UseSerialGC")
     _DEFAULTS = {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -248,7 +256,7 @@ class ApacheKafka(Server):
         properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         format_ = ("format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(properties), "--ignore-formatted")
         java.run(java.STORAGE, *format_)
-        return java.command(java.SERVER, str(properties), heap="512m")
+        return java.command(java.SERVER, str(properties), flags=self.JVM_FLAGS)
 
     def _is_ready(self) -> bool:
         from confluent_kafka import KafkaException

@@ -262,3 +262,24 @@ def api_versions(connection: Connection) -> dict:
     answer = connection.ask(API_VERSIONS, 0, b"")
     assert answer.int16() == NONE
     return {key: (low, high) for key, low, high in answer.array(lambda r: (r.int16(), r.int16(), r.int16()))}
+
+
+def leaders(connection: Connection) -> int:
+    """How many partitions have a leader, of all topics: Metadata v1."""
+
+    def broker(r):
+        return r.int32(), r.string(), r.int32(), r.string()
+
+    def partition(r):
+        _error, _index, leader = r.int16(), r.int32(), r.int32()
+        r.array(Reader.int32), r.array(Reader.int32)
+        return leader
+
+    def topic(r):
+        _error, _name, _internal = r.int16(), r.string(), r.int8()
+        return sum(leader >= 0 for leader in r.array(partition))
+
+    answer = connection.ask(METADATA, 1, int32(-1))
+    answer.array(broker)
+    answer.int32()
+    return sum(answer.array(topic))
