@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -126,8 +127,19 @@ class Suite:
 
     def _of(self, part) -> list:
         """Who takes part in it."""
-        left_out = isinstance(part, Life) and self._mode == "quick" and not part.kafka_when_quick
-        return [name for name in self._makers if not (left_out and name == "kafka")]
+        if isinstance(part, Life) and self._leaves_kafka_out(part):
+            return [name for name in self._makers if name != "kafka"]
+        return list(self._makers)
+
+    def _leaves_kafka_out(self, part: Life) -> bool:
+        if self._mode == "quick" and not part.kafka_when_quick:
+            return True
+        may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        short = "kafka" in self._makers and may_open < part.kafka_files
+        note = f"{part.title}: without Apache Kafka, which needs {part.kafka_files:,} files; raise ulimit -n ({may_open:,})"
+        if short and note not in self.notes:
+            self.notes.append(note)
+        return short
 
     def _keep(self, part, name: str, number: int, figures: dict, began: float) -> None:
         for row in part.rows:

@@ -41,5 +41,5 @@ def fill(bootstrap: str, topic: str, partitions: int, batch: bytes) -> None:
             answer = connection.ask(wire.PRODUCE, 3, body + wire.array(wire.string(topic) + wire.array(*data)))
             one = lambda r: (r.int32(), r.int16(), r.int64(), r.int64())  # noqa: E731
             ((_, rows),) = answer.array(lambda r: (r.string(), r.array(one)))
-            if any(error for _, error, _, _ in rows):
-                raise SystemExit(f"producing to {topic} failed: {rows[0]}")
+            failed = [(partition, error) for partition, error, _, _ in rows if error]
+            assert not failed, f"{topic}-{failed[0][0]} answered Produce with error {failed[0][1]}"
