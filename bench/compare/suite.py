@@ -136,7 +136,8 @@ class Suite:
             return True
         may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         short = "kafka" in self._makers and may_open < part.kafka_files
-        note = f"{part.title}: without Apache Kafka, which needs {part.kafka_files:,} files; raise ulimit -n ({may_open:,})"
+        needs = f"needs {part.kafka_files:,} files; raise ulimit -n ({may_open:,})"
+        note = f"{part.title}: without Apache Kafka, which {needs}"
         if short and note not in self.notes:
             self.notes.append(note)
         return short

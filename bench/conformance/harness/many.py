@@ -23,7 +23,10 @@ def batch_of(size: int) -> bytes:
 
 
 def create(bootstrap: str, topics: int, partitions: int, stem: str = "many") -> list:
-    """So many topics of so many partitions each, a request for each: Apache Kafka takes no 10,000 at once. Their names."""
+    """So many topics of so many partitions each; their names.
+
+    A request for each topic: Apache Kafka refuses 10,000 partitions at once.
+    """
     client = lib.admin(bootstrap)
     names = [f"{stem}-{number}" for number in range(topics)]
     for name in names:
