@@ -49,7 +49,7 @@ pub enum StartError {
     Signals(io::Error),
 }
 
-/// glommio's own ring only ends the sleep: the least memory and entries it takes.
+/// glommio's own ring has nothing to do: the least memory and entries it takes.
 const SCHEDULER_RING_ENTRIES: usize = 8;
 const SCHEDULER_IO_MEMORY_BYTES: usize = 64 << 10;
 /// glommio's preempt timer loses wake-ups when it fires often; this never fires in practice.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use io_uring::{IoUring, Probe, opcode};
 
-/// The oldest kernel with everything the ring uses (`IORING_SETUP_SINGLE_ISSUER`, `MSG_RING`).
-const KERNEL_MIN: (u32, u32) = (6, 0);
+/// The oldest kernel with everything the ring uses (`IORING_SETUP_DEFER_TASKRUN`).
+const KERNEL_MIN: (u32, u32) = (6, 1);
 /// Locked memory the scheduler insists on.
 const MEMLOCK_MIN_BYTES: u64 = 512 << 10;
 /// Below this many descriptors not even a small broker serves its clients.
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn kernels_are_told_apart_by_major_and_minor() {
         for (release, good) in
-            [("6.18.44-fc", true), ("6.0.0", true), ("5.19.17-generic", false), ("7.1", true), ("", false)]
+            [("6.18.44-fc", true), ("6.1.0", true), ("6.0.19-generic", false), ("7.1", true), ("", false)]
         {
             assert_eq!(check_kernel(release).is_ok(), good, "{release}");
         }

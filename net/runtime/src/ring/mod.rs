@@ -1,6 +1,6 @@
 //! The real backend: one glommio executor and one io_uring of our own per core.
 //!
-//! glommio schedules tasks and parks the thread; everything that makes a task ready comes through our ring: files,
+//! glommio schedules tasks; everything that makes a task ready comes through our ring: files,
 //! sockets, timers and doorbells from other cores. The [`flusher`] enters the ring once a scheduler pass.
 
 mod cached;
