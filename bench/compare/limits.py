@@ -19,6 +19,7 @@ from machine import Cpus
 WRITE_BYTES, WRITES_UNDER_WAY = 128 << 10, 8
 DURABLE_BYTES = 16 << 10
 ECHO_BYTES, ECHOES, ECHO_LINES = 2048, 20_000, 64
+TIMER_S, TIMERS = 0.0005, 10_000
 # Sent several times over: CPU is accounted in ticks of 10 ms.
 FILE_BYTES, TIMES_OVER, SENDINGS = 512 << 20, 4, 4
 COPY_BYTES, COPIES = 64 << 20, 20
@@ -29,6 +30,7 @@ WRITE, WRITE_CPU = "fio, direct writes of 128 KiB, 8 under way", "fio, direct wr
 DURABLE_P50, DURABLE_P99, DURABLE_P999 = (f"fio, durable writes of 16 KiB: p{p}" for p in ("50", "99", "99.9"))
 SEND, RECEIVE = "loopback: sendfile", "loopback: receive"
 ECHO_P50, ECHO_P99, ECHO_P999 = (f"loopback: there and back, 2 KiB: p{p}" for p in ("50", "99", "99.9"))
+LATE_P50, LATE_P99, LATE_P999 = (f"a timer of 0.5 ms on an idle CPU is late: p{p}" for p in ("50", "99", "99.9"))
 ECHO_CPU = "loopback: one receive and one send of 2 KiB, 64 connections, kernel time"
 COPY, CRC = "memcpy, 64 MiB", "CRC32C (fio's, with the processor's instruction)"
 
@@ -63,6 +65,7 @@ def measure(folder: Path, cpus: Cpus, seconds: float) -> Limits:
         _on_broker_cpu(cpus, part, folder, seconds, found)
     add_sendfile(folder, cpus, found)
     add_echo(cpus, found)
+    add_timer(found)
     _on_broker_cpu(cpus, add_copy, found)
     _on_broker_cpu(cpus, add_crc, found)
     return found
@@ -175,6 +178,18 @@ def _echo(listener: socket.socket, lines: int, result, cpus: Cpus) -> None:
                 poll.unregister(file)
                 by_file.pop(file).close()
     result.send(os.times().system - before)
+
+
+def add_timer(found: Limits) -> None:
+    """How late this machine lets something be that is due at a time, where nothing else runs."""
+    late, due = [], time.monotonic()
+    for _ in range(TIMERS):
+        due += TIMER_S
+        time.sleep(max(0.0, due - time.monotonic()))
+        late.append((time.monotonic() - due) * 1e6)
+    late.sort()
+    for name, share in ((LATE_P50, 0.5), (LATE_P99, 0.99), (LATE_P999, 0.999)):
+        found.add(name, late[int(share * len(late))], "µs")
 
 
 def add_copy(found: Limits) -> None:

@@ -232,9 +232,15 @@ impl Segment {
             let settled = &self.file.borrow().settled;
             file.is_direct() && settled.start <= blocks.start && blocks.end <= settled.end
         };
-        let (means, write) = shared.begin(settled, pieces(plan.bytes())).await;
-        let sync = if means == Means::File { WriteSync::Data } else { WriteSync::None };
+        let pieces = pieces(plan.bytes());
+        let (means, write) = shared.begin(settled, pieces).await;
+        let alone = means == Means::File && pieces == 1;
+        let sync = if alone { WriteSync::Data } else { WriteSync::None };
         write_blocks(file, &self.path, plan, sync).await?;
+        if means == Means::File && !alone {
+            // One commit of the journal and one flush in place of one for each piece.
+            file.sync_data().await.at(&self.path, "sync")?;
+        }
         drop(turn);
         match means {
             Means::File => self.settle(blocks),
