@@ -18,7 +18,7 @@ from harness import install, paths  # noqa: E402
 from harness.install import answers, run  # noqa: E402
 
 # Program -> Debian package.
-ALWAYS = {"cc": "build-essential", "kcat": "kcat"}
+ALWAYS = {"cc": "build-essential", "kcat": "kcat", "dpkg-shlibdeps": "dpkg-dev", "systemd-analyze": "systemd"}
 FOR_THE_WHOLE = {"java": install.JDK, "mvn": "maven"}
 
 
@@ -34,6 +34,7 @@ def main() -> None:
     wanted = ALWAYS if options.quick else {**ALWAYS, **FOR_THE_WHOLE}
     step("Debian packages", lambda: install.bring_packages("scripts/test", wanted))
     step("Python environment", install.bring_virtual_environment)
+    step("promtool", lambda: install.bring_promtool("scripts/test"))
     if not options.quick:
         step("Apache Kafka's programs", lambda: run(sys.executable, "bench/conformance/kafka/install.py"))
     step("cargo fmt", lambda: run("cargo", "fmt", "--all", "--check"))

@@ -11,6 +11,7 @@ from typing import Optional
 import pytest
 
 from harness import paths
+from harness.cli import Cli
 from harness.server import ApacheKafka, Heizer, Server
 
 _MEASURED = pytest.StashKey[list]()
@@ -126,6 +127,18 @@ def start_broker(request, tmp_path):
 def broker(start_broker) -> Server:
     """One broker of the test's own."""
     return start_broker({"group.initial.rebalance.delay.ms": 0})
+
+
+@pytest.fixture
+def heizer(bootstrap) -> Cli:
+    """Runs a verb against the shared broker that must succeed; returns its standard output."""
+    return Cli(bootstrap)
+
+
+@pytest.fixture
+def failing(heizer):
+    """Runs a verb that must fail with one line; returns that line."""
+    return heizer.failing
 
 
 @pytest.fixture

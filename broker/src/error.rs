@@ -43,6 +43,9 @@ pub enum PartitionError {
         /// Where reading ends.
         log_end: i64,
     },
+    /// `cleanup.policy` does not contain `delete`.
+    #[error("the topic's cleanup.policy does not let records be deleted")]
+    KeptByPolicy,
     /// Nothing was appended.
     #[error(transparent)]
     Append(#[from] AppendError),

@@ -21,6 +21,8 @@ pub struct FetchBudget {
     used: Cell<usize>,
     by_connection: RefCell<HashMap<u64, usize>>,
     freed: Event,
+    waiting: Cell<usize>,
+    waits: Cell<u64>,
 }
 
 impl FetchBudget {
@@ -31,6 +33,8 @@ impl FetchBudget {
             used: Cell::new(0),
             by_connection: RefCell::default(),
             freed: Event::default(),
+            waiting: Cell::new(0),
+            waits: Cell::new(0),
         })
     }
 
@@ -39,14 +43,31 @@ impl FetchBudget {
         self.used.get()
     }
 
+    /// Bytes that there are in all. First batches that are larger than what was claimed go beyond.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Fetches that wait for memory now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.get()
+    }
+
+    /// Fetches that had to wait, so far.
+    pub fn waits(&self) -> u64 {
+        self.waits.get()
+    }
+
     /// Up to `wanted` bytes for `connection`, at least one; waits while there are none.
     pub async fn claim(self: &Rc<Self>, connection: u64, wanted: usize) -> FetchClaim {
+        let mut waiting = None;
         loop {
             let freed = self.freed.listen();
-            match self.try_claim(connection, wanted) {
-                Some(claim) => return claim,
-                None => freed.await,
+            if let Some(claim) = self.try_claim(connection, wanted) {
+                return claim;
             }
+            waiting.get_or_insert_with(|| Waiting::new(self));
+            freed.await;
         }
     }
 
@@ -77,6 +98,23 @@ impl FetchBudget {
         if to < from {
             self.freed.notify_all();
         }
+    }
+}
+
+/// One of those who wait, as long as it is held.
+struct Waiting(Rc<FetchBudget>);
+
+impl Waiting {
+    fn new(budget: &Rc<FetchBudget>) -> Waiting {
+        budget.waiting.set(budget.waiting() + 1);
+        budget.waits.set(budget.waits() + 1);
+        Waiting(budget.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting() - 1);
     }
 }
 
@@ -122,10 +160,12 @@ mod tests {
         assert_eq!(first.bytes(), MIB);
         let mut waiting = Box::pin(budget.claim(1, MIB));
         assert!((&mut waiting).now_or_never().is_none(), "its quarter is spent");
+        assert_eq!((budget.waiting(), budget.waits()), (1, 1));
         assert_eq!(budget.claim(2, 30).now_or_never().expect("another's quarter").bytes(), 30);
         first.settle(MIB - 20);
         let second = waiting.now_or_never().expect("what the first did not need");
         assert_eq!((second.bytes(), budget.used()), (20, MIB));
+        assert_eq!((budget.waiting(), budget.waits()), (0, 1));
         drop((first, second));
         assert_eq!(budget.used(), 0);
     }

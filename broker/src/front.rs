@@ -13,12 +13,12 @@ use heizer_runtime::cores::CoreGone;
 use heizer_runtime::net::Listener;
 use heizer_runtime::time::Instant;
 use heizer_runtime::{cores, task, time};
-use heizer_server::{BindError, Census, Limits, ListenerConfig, MemoryBudget, Server};
+use heizer_server::{BindError, Census, Limits, ListenerConfig, MemoryBudget, Server, ServerMetrics};
 
 use crate::api::Api;
 use crate::http::{self, AdminState, Readiness};
-use crate::metrics::{self, CoreSnapshot, ProcessFigures};
-use crate::shard::{Node, here};
+use crate::metrics::{Bounds, BrokerRow, CoreFigures, Holdings, ProcessFigures, Questions, Scraper};
+use crate::shard::here;
 
 /// How long requests in flight may take to be answered when the broker stops.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -41,10 +41,12 @@ struct Front {
 }
 
 /// Binds the listener called `name` on every core; the address that all of them share.
-pub async fn listen(node: &Node, name: &str, addr: SocketAddr) -> Result<SocketAddr, FrontError> {
-    let config = &node.config;
-    let connections_max = config.max_connections as usize;
-    let census = Census::new(connections_max, config.max_connections_per_ip as usize);
+pub async fn listen(name: &str, addr: SocketAddr) -> Result<SocketAddr, FrontError> {
+    let census = Census::new(usize::MAX, usize::MAX);
+    let counted = census.clone();
+    here().on_settings(move |config| {
+        counted.set_limits(config.max_connections as usize, config.max_connections_per_ip as usize);
+    });
     let bound = bind(name, addr, census.clone())?;
     for core in cores::all().filter(|core| *core != cores::current()) {
         let (name, census) = (name.to_owned(), census.clone());
@@ -98,7 +100,7 @@ pub fn serve_admin(
     tracing::info!(addr = %listener.local_addr(), "admin listener");
     let (end, ended) = oneshot::channel::<()>();
     let serving = task::spawn(async move {
-        let serving = pin!(http::serve(listener, Rc::new(Admin { started })));
+        let serving = pin!(http::serve(listener, Rc::new(Admin::new(started))));
         select(serving, ended).await;
     });
     Ok((serving, end))
@@ -107,6 +109,14 @@ pub fn serve_admin(
 /// What the admin listener shows of this broker.
 struct Admin {
     started: Instant,
+    scraper: Scraper,
+}
+
+impl Admin {
+    fn new(started: Instant) -> Admin {
+        let bounds = Bounds::new(&here().node().config);
+        Admin { started, scraper: Scraper::new(Questions { figures, holdings }, bounds) }
+    }
 }
 
 impl AdminState for Admin {
@@ -115,23 +125,24 @@ impl AdminState for Admin {
     }
 
     fn metrics(&self) -> LocalBoxFuture<'_, String> {
-        Box::pin(async {
-            let snapshots = cores::call_all(|| async { snapshot() }).await.unwrap_or_default();
-            metrics::render(&snapshots, &ProcessFigures::read(), time::now() - self.started)
-        })
+        let broker = BrokerRow {
+            ready: here().is_ready(),
+            uptime: time::now() - self.started,
+            process: ProcessFigures::read(),
+        };
+        Box::pin(self.scraper.scrape(broker))
     }
 }
 
-/// What this core has counted.
-fn snapshot() -> CoreSnapshot {
-    let shard = here();
-    shard.metrics.fetches_waiting.set(shard.waiting_fetches() as u64);
-    shard.metrics.partitions_offline.set(shard.offline_partitions() as u64);
-    shard.metrics.segments_damaged.set(shard.storage().damaged_segments());
-    shard.metrics.log_dirs_offline.set(shard.offline_dirs() as u64);
-    // Without a listener, while the broker stops, its counts are gone.
-    let counted = cores::try_room::<Front>().map(|front| front.server.metrics()).unwrap_or_default();
-    let mut snapshot = shard.metrics.snapshot(&counted);
-    snapshot.log_dirs = shard.log_dir_figures();
-    snapshot
+/// What this core can tell at once. Without a listener, while the broker stops, its counts are gone.
+fn figures() -> CoreFigures {
+    match cores::try_room::<Front>() {
+        Some(front) => here().figures(&front.server.metrics(), Some(front.server.budget())),
+        None => here().figures(&ServerMetrics::default(), None),
+    }
+}
+
+/// What this core has to look up.
+fn holdings(bounds: Bounds) -> LocalBoxFuture<'static, Holdings> {
+    Box::pin(async move { here().holdings(bounds).await })
 }

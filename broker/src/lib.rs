@@ -11,11 +11,14 @@
 //! | [`config`] | the registry of settings |
 //! | [`data_dir`] | what lies beside the logs |
 //! | [`front`] | the listeners |
+//! | [`supervision`] | what the service manager is told |
 //! | [`http`], [`metrics`] | the admin listener's protocol and what it shows |
 //! | [`admin`], [`logging`] | the command line, and what it logs |
+//! | [`check`] | a look at the host, for the command line |
 
 pub mod admin;
 pub mod api;
+pub mod check;
 pub mod config;
 pub mod coordinator;
 pub mod data_dir;
@@ -30,3 +33,4 @@ pub mod metrics;
 pub mod partition;
 pub mod serve;
 pub mod shard;
+pub mod supervision;

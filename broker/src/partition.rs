@@ -12,10 +12,13 @@ use bytestring::ByteString;
 use heizer_runtime::cores::CoreId;
 use heizer_runtime::sync::Event;
 use heizer_runtime::{task, time};
-use heizer_storage::{AppendInfo, AppendOrigin, Level, Log, ReadError, ReadResult, Relocation};
+use heizer_storage::{
+    AppendInfo, AppendOrigin, Level, Log, LogConfig, ReadError, ReadResult, Relocation, StorageError,
+};
 use uuid::Uuid;
 
 use crate::error::PartitionError;
+use crate::metrics::TopicCounters;
 
 /// A fetch that waits for news of partitions here, by the core that it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,9 @@ pub struct Partition {
     relocation: RefCell<Option<Rc<Relocation>>>,
     relocated: Event,
     leader_epoch: Cell<i32>,
+    counters: Rc<TopicCounters>,
+    /// What was committed when the level was raised: the high watermark does not go back below it (contract R1).
+    committed_before: Cell<i64>,
     waiters: RefCell<Vec<Waiter>>,
     /// A task tells the waiters; it exists only while there are any.
     telling: Cell<bool>,
@@ -56,13 +62,14 @@ pub struct Ends {
 }
 
 impl Partition {
-    /// A partition that leads from `leader_epoch` on.
+    /// A partition that leads from `leader_epoch` on, and counts what it takes with its topic's.
     pub fn new(
         topic_id: Uuid,
         topic: ByteString,
         index: i32,
         log: Rc<Log>,
         leader_epoch: i32,
+        counters: Rc<TopicCounters>,
         wake: Wake,
     ) -> Rc<Partition> {
         log.assign_epoch(leader_epoch);
@@ -74,6 +81,8 @@ impl Partition {
             relocation: RefCell::default(),
             relocated: Event::default(),
             leader_epoch: Cell::new(leader_epoch),
+            counters,
+            committed_before: Cell::new(0),
             waiters: RefCell::default(),
             telling: Cell::new(false),
             wake,
@@ -113,6 +122,11 @@ impl Partition {
     /// The log has moved, everything in it: this is it from now on.
     pub fn replace_log(&self, log: Rc<Log>) {
         log.assign_epoch(self.leader_epoch());
+        // They may have changed while it was opened.
+        let config = self.log().config();
+        if log.config() != config {
+            log.set_config(config);
+        }
         let old = self.log.replace(log);
         // Whoever tells the waiters looks at the new one from here.
         old.on_advance().notify_all();
@@ -154,14 +168,20 @@ impl Partition {
         self.relocation_ended().await;
     }
 
-    /// The level that makes a record committed.
-    fn level(&self) -> Level {
-        self.log().config().level()
+    /// Puts other settings in force, unless they are the same. What is acknowledged from here on is at their level; what
+    /// was committed stays so.
+    pub fn set_config(&self, config: LogConfig) {
+        let log = self.log();
+        if log.config() != config {
+            self.committed_before.set(self.high_watermark());
+            log.set_config(config);
+        }
     }
 
     /// Offsets below this are committed (contract R1, with one replica).
     pub fn high_watermark(&self) -> i64 {
-        self.log().end_at(self.level())
+        let log = self.log();
+        log.end_at(log.level()).max(self.committed_before.get())
     }
 
     /// The first offset there is.
@@ -201,18 +221,23 @@ impl Partition {
     }
 
     fn append_as(&self, batch: &Bytes, origin: AppendOrigin) -> Result<AppendInfo, PartitionError> {
-        Ok(self.log().append(batch, self.leader_epoch(), origin, time::wall_clock_ms())?)
+        let info = self.log().append(batch, self.leader_epoch(), origin, time::wall_clock_ms())?;
+        if !info.duplicate {
+            let records = (info.last_offset - info.base_offset + 1).unsigned_abs();
+            self.counters.count_append(info.bytes as u64, records);
+        }
+        Ok(info)
     }
 
     /// Resolves when everything below `end` is committed: what acks=all waits for.
     pub async fn committed(&self, end: i64) -> Result<(), PartitionError> {
-        Ok(self.log().wait_end_at(self.level(), end).await?)
+        Ok(self.log().wait_end_at_own(Level::Durable, end).await?)
     }
 
     /// Resolves when the leader has everything below `end` as safe as acks=1 promises: written, or in memory where
     /// the topic asks for no more.
     pub async fn accepted(&self, end: i64) -> Result<(), PartitionError> {
-        Ok(self.log().wait_end_at(self.level().min(Level::Written), end).await?)
+        Ok(self.log().wait_end_at_own(Level::Written, end).await?)
     }
 
     /// Committed batches from `offset` on (contract F1).
@@ -246,6 +271,27 @@ impl Partition {
         let mut whole = BytesMut::with_capacity(read.bytes);
         read.parts.iter().for_each(|part| whole.extend_from_slice(part));
         Ok(whole.freeze())
+    }
+
+    /// Lets go of what lies below `below`, durably; below the high watermark where it is none. Returns the log start,
+    /// which readers go by from then on. To be polled to its end.
+    pub async fn delete_records(&self, below: Option<i64>) -> Result<i64, PartitionError> {
+        loop {
+            let (log, end) = (self.log(), self.high_watermark());
+            if !log.config().cleanup_delete {
+                return Err(PartitionError::KeptByPolicy);
+            }
+            let below = below.unwrap_or(end);
+            if !(0..=end).contains(&below) {
+                let log_start = log.log_start();
+                return Err(PartitionError::OffsetOutOfRange { offset: below, log_start, log_end: end });
+            }
+            match log.delete_records(below).await {
+                // It has moved to another directory meanwhile.
+                Err(StorageError::Closed { .. }) if !Rc::ptr_eq(&log, &self.log()) => {}
+                deleted => return Ok(deleted?),
+            }
+        }
     }
 
     /// Registers a waiter for the next news; tells it at once where `seen` is out of date already (contract F3).

@@ -25,6 +25,7 @@ use crate::data_dir::{DataDir, DataDirError, Placer, Plan, Streams, Survey, put_
 use crate::front::{self, FrontError};
 use crate::metadata::ClusterCommand;
 use crate::shard::{ControlError, Node, Shard, StartError, here};
+use crate::supervision::Supervision;
 
 /// Why the broker did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,7 @@ pub struct Setup {
     pub listen: SocketAddr,
     /// Where the admin listener is; none in simulations.
     pub admin: Option<SocketAddr>,
-    /// Whether the ready line goes to standard output.
+    /// Whether the ready line goes to standard output, and word to the service manager.
     pub announce: bool,
 }
 
@@ -150,6 +151,7 @@ pub async fn core_main(setup: Arc<Setup>) -> Result<(), ServeError> {
 
 async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
     let started = time::now();
+    let supervision = if setup.announce { Supervision::start() } else { Supervision::none() };
     cores::call_all(|| async {
         while cores::try_room::<Shard>().is_none() {
             task::yield_now().await;
@@ -167,7 +169,7 @@ async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
     open_streams(setup).await?;
     let survey = survey(setup).await?;
     open_shards(&survey).await?;
-    let servers = front::listen(&setup.node, &setup.endpoint.name, setup.listen).await?;
+    let servers = front::listen(&setup.endpoint.name, setup.listen).await?;
     register(setup, servers).await?;
     let admin = match setup.admin {
         Some(addr) => Some(front::serve_admin(addr, started)?),
@@ -176,7 +178,9 @@ async fn lead(setup: &Arc<Setup>) -> Result<(), ServeError> {
     cores::call_all(|| async { here().start_background() }).await?;
     cores::call_all(|| async { front::serve() }).await?;
     announce(setup, servers, started);
+    supervision.ready(servers);
     select(pin!(host::shutdown()), pin!(here().fatal())).await;
+    supervision.stopping();
     stop(setup).await?;
     if let Some((admin, end)) = admin {
         drop(end);

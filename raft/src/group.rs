@@ -1,6 +1,7 @@
 //! One raft group on one node: raft-rs, its state machine, and the callers that wait for their commands. No I/O:
 //! `collect` hands out what must become durable, `persisted` is told when it has.
 
+use crate::figures::{GroupFigures, Role};
 use crate::message::Message;
 use crate::record::{GroupImage, encode_append, encode_checkpoint};
 use crate::store::Store;
@@ -79,6 +80,8 @@ pub(crate) struct Group {
     pub(crate) since_checkpoint: u64,
     /// Bytes of the last checkpoint.
     pub(crate) checkpoint_bytes: u64,
+    /// What the last checkpoint includes.
+    checkpoint_index: u64,
     /// Ticks since a snapshot for followers was prepared, or since one was found on its way.
     snapshot_age_ticks: u32,
     election_timeout: usize,
@@ -124,6 +127,7 @@ impl Group {
             in_flight: None,
             since_checkpoint: image.entries.len() as u64,
             checkpoint_bytes: image.snapshot.data.len() as u64,
+            checkpoint_index: index,
             snapshot_age_ticks: 0,
             election_timeout: 0,
             entries_kept_max: config.entries_kept_max,
@@ -159,6 +163,23 @@ impl Group {
 
     pub(crate) fn last_index(&self) -> u64 {
         self.raw.raft.raft_log.last_index()
+    }
+
+    pub(crate) fn figures(&self) -> GroupFigures {
+        GroupFigures {
+            group: self.id,
+            role: match self.raw.raft.state {
+                StateRole::Leader => Role::Leader,
+                StateRole::Follower => Role::Follower,
+                StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            },
+            term: self.term(),
+            last_index: self.last_index(),
+            commit_index: self.raw.raft.raft_log.committed,
+            applied_index: self.applied,
+            snapshot_index: self.checkpoint_index,
+            proposals_waiting: self.waiters.len(),
+        }
     }
 
     pub(crate) fn campaign(&mut self) {
@@ -303,6 +324,7 @@ impl Group {
             self.applied = index;
             self.since_checkpoint = 0;
             self.checkpoint_bytes = snapshot.data.len() as u64;
+            self.checkpoint_index = index;
             self.raw.advance_apply_to(index);
             // What stood below the snapshot was decided while this node didn't look.
             while self.waiters.front().is_some_and(|w| w.index <= index) {
@@ -366,6 +388,7 @@ impl Group {
         self.raw.mut_store().compact(compact_to);
         self.since_checkpoint = 0;
         self.checkpoint_bytes = record.len() as u64;
+        self.checkpoint_index = self.applied;
         record
     }
 

@@ -3,6 +3,7 @@
 //! One task per host goes in rounds: take a ready from every group that has one, write all their records, wait
 //! once until they are durable, release what waited for that. What is proposed meanwhile joins the next round.
 
+use crate::figures::{Counts, HostFigures};
 use crate::group::{Applied, Group, Output, image_is_sound};
 use crate::journal::Journal;
 use crate::message::Message;
@@ -75,6 +76,7 @@ struct Inner {
     outgoing: RefCell<Vec<(NodeId, Message)>>,
     outgoing_ready: Event,
     hook: RefCell<Option<Hook>>,
+    counts: Counts,
     state: Cell<State>,
     driver_done: Cell<bool>,
 }
@@ -147,6 +149,7 @@ impl RaftHost {
             outgoing: RefCell::default(),
             outgoing_ready: Event::default(),
             hook: RefCell::default(),
+            counts: Counts::default(),
             state: Cell::new(State::Running),
             driver_done: Cell::new(false),
         });
@@ -195,8 +198,18 @@ impl RaftHost {
     /// Commits `command` (not empty) through the group's log; resolves to its index and the state machine's
     /// result after it was applied on this node. Dropping the future doesn't take the command back.
     pub async fn propose(&self, group: GroupId, command: Bytes) -> Result<(u64, Bytes), ProposeError> {
-        let inner = &self.inner;
         assert!(!command.is_empty(), "an empty command is raft's own");
+        let counts = &self.inner.counts;
+        Counts::add(&counts.proposals);
+        let result = self.try_propose(group, command).await;
+        if result.is_err() {
+            Counts::add(&counts.proposal_failures);
+        }
+        result
+    }
+
+    async fn try_propose(&self, group: GroupId, command: Bytes) -> Result<(u64, Bytes), ProposeError> {
+        let inner = &self.inner;
         inner.check_running()?;
         if command.len() > inner.config.command_bytes_max {
             return Err(ProposeError::TooLarge);
@@ -311,6 +324,19 @@ impl RaftHost {
     /// Bytes of the stream, from the oldest record kept to its end.
     pub fn stream_bytes(&self) -> u64 {
         self.inner.journal.bytes()
+    }
+
+    /// What there is to show of the host and its groups.
+    pub fn figures(&self) -> HostFigures {
+        let inner = &self.inner;
+        HostFigures {
+            groups: inner.groups.values().map(|group| group.borrow().figures()).collect(),
+            proposals: inner.counts.proposals.get(),
+            proposal_failures: inner.counts.proposal_failures.get(),
+            snapshots: inner.counts.snapshots.get(),
+            stream_bytes: self.stream_bytes(),
+            failed: self.has_failed(),
+        }
     }
 
     /// Stops driving the groups, once the round in progress is over. Proposals without a result end with
@@ -475,6 +501,7 @@ impl Inner {
         for id in due {
             let record = self.groups[&id].borrow_mut().checkpoint();
             let position = self.journal.append(&record)?;
+            Counts::add(&self.counts.snapshots);
             self.checkpoints.borrow_mut().insert(id, position);
         }
         self.journal.sync().await?;

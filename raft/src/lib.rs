@@ -9,6 +9,7 @@
 //! without I/O, `host` with) and its messages' encoding (`message`).
 
 pub mod codec;
+mod figures;
 mod group;
 mod host;
 mod journal;
@@ -17,6 +18,7 @@ mod message;
 mod record;
 mod store;
 
+pub use figures::{GroupFigures, HostFigures, Role};
 pub use group::Applied;
 pub use host::{OpenError, RaftHost, read_groups};
 pub use message::Message;

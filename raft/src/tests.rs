@@ -124,6 +124,28 @@ async fn open_after(host: &RaftHost) -> Result<RaftHost, OpenError> {
 }
 
 #[test]
+fn figures_follow_what_is_proposed_applied_and_snapshotted() {
+    sim::block_on(3, async {
+        let (host, _) = open_groups(often(), [1, 5]).await;
+        for n in 0..30 {
+            host.propose(GROUP, bytes(format!("{n}"))).await.expect("committed");
+        }
+        let large = Bytes::from(vec![0; often().command_bytes_max + 1]);
+        assert_eq!(host.propose(GROUP, large).await, Err(ProposeError::TooLarge));
+        let figures = host.figures();
+        assert_eq!((figures.proposals, figures.proposal_failures, figures.failed), (31, 1, false));
+        assert_eq!(figures.groups.iter().map(|g| g.group).collect::<Vec<_>>(), [GroupId(1), GROUP]);
+        let group = figures.groups[1];
+        assert_eq!((group.role, group.term, group.proposals_waiting), (Role::Leader, host.term(GROUP), 0));
+        assert_eq!(group.applied_index, host.applied_index(GROUP));
+        assert!(group.applied_index <= group.commit_index && group.commit_index <= group.last_index);
+        assert!(figures.snapshots > 0 && group.snapshot_index > 0, "20 entries are worth a snapshot");
+        assert!(group.snapshot_index <= group.applied_index && figures.stream_bytes > 0);
+        host.shutdown().await;
+    });
+}
+
+#[test]
 fn concurrent_proposals_of_many_groups_share_durable_writes() {
     let elapsed = |groups: u32, each: u32| {
         sim::block_on(7, async move {

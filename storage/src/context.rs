@@ -74,6 +74,16 @@ impl StorageContext {
         self.chunk_bytes.get()
     }
 
+    /// Bytes of indexes of sealed segments now held.
+    pub fn index_cache_bytes(&self) -> usize {
+        self.index_bytes.get()
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> StorageLimits {
+        self.limits
+    }
+
     /// Segments found damaged since the start.
     pub fn damaged_segments(&self) -> u64 {
         self.damaged_segments.get()

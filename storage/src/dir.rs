@@ -11,7 +11,7 @@ use heizer_runtime::fs;
 use crate::checkpoint::{self, Checkpoints, PartitionKey};
 use crate::context::StorageContext;
 use crate::error::{LogFailed, StorageError};
-use crate::flush::{FlushCounts, SharedFlush};
+use crate::flush::{FlushCounts, SharedFlush, WriteQueue};
 use crate::health::{Health, OnFailure};
 use crate::log::Log;
 use crate::space::Space;
@@ -176,6 +176,11 @@ impl LogDir {
     /// How this core's durable writes in here got onto stable storage.
     pub fn flush_counts(&self) -> FlushCounts {
         self.flush.counts()
+    }
+
+    /// This core's writes in here that are under way, or wait for their turn.
+    pub fn write_queue(&self) -> WriteQueue {
+        self.flush.queue()
     }
 
     pub(crate) fn flush(&self) -> &Rc<SharedFlush> {

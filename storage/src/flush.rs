@@ -53,6 +53,17 @@ pub struct FlushCounts {
     pub device_flushes: u64,
 }
 
+/// Writes of logs that a core has to do with in one directory, at this moment.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteQueue {
+    /// Under way.
+    pub under_way: usize,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Waiting for their turn.
+    pub waiting: usize,
+}
+
 /// A flush of the device that has not begun, or is under way, and what came of it.
 #[derive(Default)]
 struct Round {
@@ -104,6 +115,11 @@ impl SharedFlush {
 
     pub(crate) fn counts(&self) -> FlushCounts {
         self.counts.get()
+    }
+
+    pub(crate) fn queue(&self) -> WriteQueue {
+        let Turns { writes, bytes, waiting } = &*self.turns;
+        WriteQueue { under_way: writes.get(), bytes: bytes.get(), waiting: waiting.borrow().len() }
     }
 
     async fn device(&self) -> Rc<Device> {
@@ -464,6 +480,8 @@ mod tests {
             let many: Vec<Turn> = future::join_all((0..WRITES_MAX).map(|_| shared.turn(1))).await;
             let mut more = Box::pin(shared.turn(1));
             assert!(futures::poll!(&mut more).is_pending());
+            let bytes = WRITES_MAX as u64;
+            assert_eq!(shared.queue(), WriteQueue { under_way: WRITES_MAX, bytes, waiting: 1 });
             drop(many);
             drop(more.await);
         });

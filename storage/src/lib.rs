@@ -19,6 +19,7 @@
 //! | `readers.rs` | who reads a sealed segment, and which of its pages the kernel may drop |
 //! | `checkpoint.rs` | where each log stood when it was last noted: what recovery starts from |
 //! | `flush.rs` | one flush of the device for the durable writes of many logs |
+//! | `rate.rs` | bytes per second that background work keeps to, and that can change meanwhile |
 //! | `recycle.rs` | files kept or made ahead for segments to come |
 //! | `stream/` | Raft's stream |
 //! | `inspect/` | looking at the files of logs without touching them |
@@ -41,6 +42,7 @@ pub mod inspect;
 mod log;
 mod paths;
 mod producer;
+mod rate;
 mod readers;
 mod recycle;
 mod rope;
@@ -61,11 +63,12 @@ pub use context::{StorageContext, StorageLimits};
 pub use dir::LogDir;
 pub use epoch::EpochEnd;
 pub use error::{AppendError, LogFailed, OpenError, ProducerError, ReadError, StorageError};
-pub use flush::FlushCounts;
+pub use flush::{FlushCounts, WriteQueue};
 pub use health::OnFailure;
 pub use log::{
     AppendInfo, AppendOrigin, CopyBudget, Cut, Log, LogSizes, OpenMode, Place, ReadResult, RecoveryReport,
     RelocateError, Relocation, SegmentInfo, TimestampOffset, remove_deleted, remove_logs,
 };
 pub use paths::{decode_id, encode_id};
+pub use rate::Rate;
 pub use space::{Reserve, Space, SpaceStatus};

@@ -53,6 +53,8 @@ pub(crate) enum Claim {
 pub struct SpaceStatus {
     /// Bytes free when it was last looked.
     pub free_bytes: u64,
+    /// Bytes of the file system; 0 before anybody has asked.
+    pub total_bytes: u64,
     /// Bytes that clients' appends leave free.
     pub reserve_bytes: u64,
     /// Bytes that have to become free before clients' appends are taken again; 0 when they are taken.
@@ -81,6 +83,8 @@ struct Gauge {
     reserve: Option<u64>,
     /// As last seen.
     free: Option<u64>,
+    /// Bytes of the file system, as last seen.
+    total: u64,
     /// Bytes that this core's files have reserved since.
     used: u64,
     /// Bytes that are appended and have no place on the disk yet.
@@ -165,7 +169,8 @@ impl Gauge {
         let missing = self.resume_at().saturating_sub(self.estimate().unwrap_or(0));
         let missing_bytes = if self.refusing { missing } else { 0 };
         let reserve_bytes = self.reserve.unwrap_or(0);
-        SpaceStatus { free_bytes, reserve_bytes, missing_bytes, refusing: self.refusing, error }
+        let (total_bytes, refusing) = (self.total, self.refusing);
+        SpaceStatus { free_bytes, total_bytes, reserve_bytes, missing_bytes, refusing, error }
     }
 }
 
@@ -211,6 +216,7 @@ impl Space {
     /// the disk as well. An error is the file system's.
     pub async fn set_reserve(&self, wanted_bytes: u64) -> io::Result<Reserve> {
         let total_bytes = fs::total_bytes(&self.path).await?;
+        self.gauge.borrow_mut().total = total_bytes;
         let bytes = wanted_bytes.min(total_bytes / RESERVE_SHARE);
         self.gauge.borrow_mut().reserve = Some(bytes);
         self.look().await?;
@@ -228,6 +234,13 @@ impl Space {
         }
         self.tell(turned);
         Ok(())
+    }
+
+    /// As [`look`](Self::look), and asks how large the file system is by now: for somebody who shows both.
+    pub async fn measure(&self) -> io::Result<()> {
+        let total = fs::total_bytes(&self.path).await?;
+        self.gauge.borrow_mut().total = total;
+        self.look().await
     }
 
     /// As of the last look.
@@ -474,6 +487,17 @@ mod tests {
         assert!(!gauge.take(u64::MAX) && !gauge.wants_look(1));
         assert!(gauge.admits(Claim::Client));
         assert_eq!(gauge.ahead_max(), u64::MAX);
+    }
+
+    #[test]
+    fn a_measure_tells_how_large_the_file_system_is_and_how_much_is_free() {
+        heizer_runtime::sim::block_on(1, async {
+            let space = Space::new(Path::new("/"));
+            assert_eq!(space.status().total_bytes, 0);
+            space.measure().await.expect("a healthy disk");
+            let SpaceStatus { free_bytes, total_bytes, refusing, .. } = space.status();
+            assert!(free_bytes > 0 && total_bytes >= free_bytes && !refusing);
+        });
     }
 
     #[test]

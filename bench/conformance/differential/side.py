@@ -45,8 +45,12 @@ class Side:
         entry = creatable(name, partitions, configs=configs)
         made = self.talk.ask("CreateTopics", 5, topics=[entry], timeout_ms=10_000)
         assert made["topics"][0]["error_code"] in (0, 36), made
-        wait.until(f"{name} is led", lambda: self._leads(name, partitions), 20)
+        self.await_leaders(name, partitions)
         return name
+
+    def await_leaders(self, name: str, partitions: int) -> None:
+        """Waits until the leaders of so many partitions answer."""
+        wait.until(f"{name} is led", lambda: self._leads(name, partitions), 20)
 
     def topic_id(self, name: str) -> UUID:
         return self.talk.ask("Metadata", 12, topics=[{"name": name}])["topics"][0]["topic_id"]

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Optional
 
 from . import paths
@@ -59,6 +61,26 @@ def java_version() -> int:
     said = subprocess.run(["java", "-version"], capture_output=True, text=True).stderr
     found = re.search(r'version "(\d+)', said)
     return int(found.group(1)) if found else 0
+
+
+def bring_promtool(who: str) -> None:
+    """Prometheus' checker of rules, out of Debian's package without installing that: it would start a server."""
+    if paths.promtool().exists():
+        return
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise SystemExit(f"{who}: missing: promtool; it comes with Prometheus")
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=paths.cache()) as work:
+        download = ("apt-get", "download", "-q", "prometheus")
+        # What the package index says may be older than what can be had.
+        if subprocess.run(download, cwd=work).returncode != 0 and os.geteuid() == 0:
+            run("apt-get", "update", "-q")
+            subprocess.run(download, cwd=work)
+        packages = list(Path(work).glob("prometheus_*.deb"))
+        if not packages:
+            raise SystemExit(f"{who}: missing: promtool; on Debian or Ubuntu it comes with the package prometheus")
+        run("dpkg-deb", "-x", str(packages[0]), f"{work}/unpacked")
+        os.replace(f"{work}/unpacked/usr/bin/promtool", paths.cache() / "promtool")
 
 
 def bring_virtual_environment() -> None:

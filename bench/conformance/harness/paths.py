@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 CONFORMANCE = Path(__file__).resolve().parent.parent
@@ -36,6 +37,12 @@ def target() -> Path:
 def heizer() -> Path:
     """The binary under test: HEIZER_BIN, or the release build."""
     return Path(os.environ.get("HEIZER_BIN") or target() / "release" / "heizer")
+
+
+def promtool() -> Path:
+    """Prometheus' checker of rules: the system's, or the one that `install` has brought."""
+    installed = shutil.which("promtool")
+    return Path(installed) if installed else cache() / "promtool"
 
 
 def heizer_load() -> Path:

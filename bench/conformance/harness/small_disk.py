@@ -1,7 +1,6 @@
 """A small file system of a scenario's own: a tmpfs in a mount namespace that a sleeping process keeps.
 
-No rights are needed where the kernel lets users have namespaces; else root. The broker is run inside with `prefix`,
-can be killed and started again there, and finds its files as they were.
+The broker is run inside with `prefix`, can be killed and started again there, and finds its files as they were.
 """
 
 import os
@@ -9,8 +8,7 @@ import subprocess
 from pathlib import Path
 
 from . import wait
-
-_READY = "mounted"
+from .namespace import Namespace
 
 
 class SmallDisk:
@@ -19,35 +17,25 @@ class SmallDisk:
     def __init__(self, path: Path, mib: int):
         self.path = path
         self.mib = mib
-        self._holder = None
-        self._user_namespace = True
+        self._mounts = Namespace("m", ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(path)])
 
     def __enter__(self) -> "SmallDisk":
         self.path.mkdir(parents=True)
-        script = f'mount -t tmpfs -o size={self.mib}m tmpfs "$1" && echo {_READY} && exec sleep infinity'
-        for flags in (["-Urm"], ["-m"]):
-            line = ["unshare", *flags, "--propagation", "private", "sh", "-c", script, "sh", str(self.path)]
-            holder = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-            if holder.stdout.readline().strip() == _READY:
-                self._holder, self._user_namespace = holder, "U" in flags[0]
-                return self
-            holder.wait()
-        raise AssertionError("no mount namespace can be had here: neither a user's own nor root's")
+        self._mounts.__enter__()
+        return self
 
-    def __exit__(self, *_) -> None:
-        self._holder.kill()
-        self._holder.wait()
+    def __exit__(self, *reason) -> None:
+        self._mounts.__exit__(*reason)
 
     @property
     def prefix(self) -> tuple:
         """What a command line starts with to run on this disk; the process keeps its id."""
-        user = ("-U", "--preserve-credentials") if self._user_namespace else ()
-        return ("nsenter", "-t", str(self._holder.pid), *user, "-m", "--")
+        return self._mounts.prefix
 
     @property
     def inside(self) -> Path:
         """The disk as seen from out here."""
-        return Path(f"/proc/{self._holder.pid}/root{self.path}")
+        return Path(f"/proc/{self._mounts.pid}/root{self.path}")
 
     @property
     def free_bytes(self) -> int:

@@ -1,45 +1,12 @@
 """`heizer topic`, `heizer produce` and `heizer consume`, as typed in a shell."""
 
-import subprocess
-
 import pytest
 
+from harness import cli
 from harness import librdkafka as lib
-from harness import paths
 from harness.server import free_port
 
 pytestmark = pytest.mark.heizer
-
-
-@pytest.fixture
-def heizer(bootstrap):
-    """Runs a verb that must succeed; returns its standard output."""
-
-    def run(*arguments, stdin=""):
-        done = _run(*arguments, "--bootstrap-server", bootstrap, stdin=stdin)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
-
-
-@pytest.fixture
-def failing(bootstrap):
-    """Runs a verb that must fail with one line; returns that line."""
-
-    def run(*arguments, server=bootstrap, stdin=""):
-        done = _run(*arguments, "--bootstrap-server", server, stdin=stdin)
-        assert done.returncode != 0
-        said = done.stderr.splitlines()
-        assert len(said) == 1 and said[0].startswith("heizer: "), f"not one clear line: {done.stderr!r}"
-        return said[0]
-
-    return run
-
-
-def _run(*arguments, stdin=""):
-    line = [str(paths.heizer()), *arguments]
-    return subprocess.run(line, input=stdin, capture_output=True, text=True, timeout=40)
 
 
 def test_a_topic_is_created_listed_described_and_deleted(heizer, fresh):
@@ -120,5 +87,5 @@ def test_a_broker_that_is_not_there_is_named(failing):
 
 def test_help_and_version_answer():
     for flag in ("--help", "--version"):
-        done = _run(flag)
+        done = cli.run(flag)
         assert done.returncode == 0 and "heizer" in done.stdout

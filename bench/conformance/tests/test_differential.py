@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from differential import data, groups, topics
+from differential import admin, data, groups, topics
 from differential.accepted import ACCEPTED
 from differential.side import Side
 from harness.server import ApacheKafka, Heizer
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.jvm, pytest.mark.slow, pytest.mark.heizer]
 
 SCENARIOS = {
     name.removeprefix("scenario_"): function
-    for module in (topics, data, groups)
+    for module in (topics, data, groups, admin)
     for name, function in vars(module).items()
     if name.startswith("scenario_")
 }

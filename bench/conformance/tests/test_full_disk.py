@@ -1,14 +1,13 @@
 """A full disk on a real file system of its own: producers are told, nobody crashes, nothing acknowledged is lost or
 doubled, and it all goes on without a restart when there is space again."""
 
-import re
 import time
-import urllib.request
 
 import pytest
 
 from harness import librdkafka as lib
 from harness.load import Writer, value_of
+from harness.metrics import scrape
 from harness.small_disk import SmallDisk
 
 pytestmark = pytest.mark.heizer
@@ -32,12 +31,6 @@ def broker(disk, start_broker):
     broker = start_broker(SETTINGS, prefix=disk.prefix)
     broker.expect_log(*EXPECTED_LOG)
     return broker
-
-
-def metric(broker, name: str) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{broker.admin_port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    return float(re.search(rf'^{name}{{dir="[^"]+"}} (\S+)$', text, re.MULTILINE).group(1))
 
 
 def said(broker, text: str) -> int:
@@ -97,13 +90,13 @@ def test_a_producer_fills_the_disk_and_goes_on_when_a_topic_is_deleted(disk, bro
     filler = Filler(broker.bootstrap, doomed, 0)
     filler.send(20 * MIB // 16_000)
     filler.flush()
-    assert not filler.errors and metric(broker, "heizer_log_dir_refusing") == 0
+    assert not filler.errors and scrape(broker).value("heizer_log_dir_refusing") == 0
 
     first = Filler(broker.bootstrap, kept, 0)
     first.until_refused(DISK_MIB * MIB)
-    assert metric(broker, "heizer_log_dir_refusing") == 1
+    assert scrape(broker).value("heizer_log_dir_refusing") == 1
     assert said(broker, "the disk is full") == 1, "one line, not one for each request"
-    free, reserve = disk.free_bytes, metric(broker, "heizer_log_dir_reserve_bytes")
+    free, reserve = disk.free_bytes, scrape(broker).value("heizer_log_dir_reserve_bytes")
     measured(f"{len(first.delivered)} records of 16 kB taken, {free >> 10} KiB of {DISK_MIB} MiB left free")
     assert reserve / 2 < free < reserve + 2 * MIB, "refused at the reserve, neither before nor after"
     assert_kept(broker, kept, first.delivered)
@@ -121,14 +114,14 @@ def test_a_producer_fills_the_disk_and_goes_on_when_a_topic_is_deleted(disk, bro
     # A start gives back what was reserved ahead: a little is taken before it is full again.
     second = Filler(broker.bootstrap, kept, first.next, timeout_ms=3_000)
     second.until_refused(DISK_MIB * MIB)
-    assert metric(broker, "heizer_log_dir_refusing") == 1 and len(second.delivered) * 16_000 < 4 * MIB
+    assert scrape(broker).value("heizer_log_dir_refusing") == 1 and len(second.delivered) * 16_000 < 4 * MIB
 
     admin = lib.admin(broker.bootstrap)
     admin.delete_topics([doomed])[doomed].result(lib.TIMEOUT_S)
     third = Filler(broker.bootstrap, kept, second.next, timeout_ms=30_000)
     third.send(200)
     third.flush()
-    assert not third.errors and metric(broker, "heizer_log_dir_refusing") == 0
+    assert not third.errors and scrape(broker).value("heizer_log_dir_refusing") == 0
     assert said(broker, "there is space again") >= 1
     assert_kept(broker, kept, {**first.delivered, **second.delivered, **third.delivered})
 

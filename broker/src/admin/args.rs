@@ -1,26 +1,50 @@
-//! Verbs, flags, and their help.
+//! Verbs, flags, and their help: a file for each family of verbs.
 
-use std::path::PathBuf;
+mod check;
+mod cluster;
+mod config;
+mod group;
+mod log;
+mod records;
+mod serve;
+mod shell;
+mod topic;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use heizer_client::{Acks, Compression};
 
-use crate::config::Override;
+pub(super) use check::CheckArgs;
+pub(super) use cluster::{ClusterArgs, ClusterVerb};
+pub(super) use config::{ConfigArgs, ConfigKind, ConfigTarget, ConfigVerb};
+pub(super) use group::{GroupArgs, GroupDescribeArgs, GroupResetArgs, GroupVerb, ResetTo, TopicScope};
+pub(super) use log::{BytesFormat, DumpArgs, LogArgs, LogFormat, LogVerb, Which};
+pub(super) use records::{ConsumeArgs, ProduceArgs, RecordFormat};
+pub(super) use serve::ServeArgs;
+pub(super) use shell::{CompletionsArgs, ManArgs};
+pub(super) use topic::{AlterArgs, OffsetsArgs, TopicArgs, TopicVerb, TrimArgs};
 
 const EXAMPLES: &str = "\
 Examples:
   heizer serve                                          listen on 127.0.0.1:9092, keep data in ./data
   heizer serve --listen 0.0.0.0:9092 --advertise broker.example:9092 --data-dir /var/lib/heizer
+
   heizer topic create readings --partitions 5
   heizer topic describe readings
   echo 'sensor-1:21.5' | heizer produce readings --key-separator :
   heizer consume readings --from-beginning --print-key
   heizer consume readings --group dashboard             members of a group share the partitions
 
+  heizer group describe dashboard                       where it is, and how far behind
+  heizer group reset dashboard --topic readings --to-earliest --execute
+  heizer config set topic readings retention.ms=3600000
+  heizer topic trim readings --to-datetime 2026-03-01   records from before are deleted
+  heizer cluster info                                   brokers, partitions, data directories, free space
+  heizer topic list --output json                       every listing has it; `heizer topic --help` tells the fields
+
 Any other Kafka client works as well. While the broker runs, http://127.0.0.1:9644 answers /healthz, /readyz and
 /metrics. HEIZER_LOG says what is logged on standard error: error, warn, info, debug or trace.";
 
-/// A broker for Apache Kafka's clients.
+/// A broker for Apache Kafka's clients, and what it takes to look after one.
 #[derive(Debug, Parser)]
 #[command(name = "heizer", version, after_help = EXAMPLES, arg_required_else_help = true, args_override_self = true)]
 pub(super) struct Cli {
@@ -32,58 +56,28 @@ pub(super) struct Cli {
 pub(super) enum Verb {
     /// Run a broker.
     Serve(ServeArgs),
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, alter, trim and delete topics.
     Topic(TopicArgs),
     /// Send each line of standard input as a record.
     Produce(ProduceArgs),
     /// Write records to standard output, one a line.
     Consume(ConsumeArgs),
+    /// List, describe, reset and delete consumer groups.
+    Group(GroupArgs),
+    /// Show and change settings of topics and brokers.
+    Config(ConfigArgs),
+    /// Show the cluster: brokers, partitions, data directories.
+    Cluster(ClusterArgs),
     /// Look at the files of logs, with or without a broker: dump, verify, what recovery would do.
     Log(LogArgs),
-}
-
-/// Flags go before the configuration file, which goes before the defaults shown here.
-#[derive(Debug, Args)]
-pub(super) struct ServeArgs {
-    /// Settings in TOML, under Kafka's names where Kafka has them.
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// Where to listen for clients [default: 127.0.0.1:9092].
-    #[arg(long, value_name = "HOST:PORT")]
-    listen: Option<String>,
-    /// Where clients are told to connect, if not where the broker listens.
-    #[arg(long, value_name = "HOST:PORT")]
-    advertise: Option<String>,
-    /// A directory for data; several, separated by commas or by naming the flag again [default: ./data].
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Vec<String>,
-    /// The number of this broker in its cluster [default: 1].
-    #[arg(long, value_name = "NUMBER")]
-    node_id: Option<String>,
-    /// How many cores to run on [default: all].
-    #[arg(long, value_name = "NUMBER")]
-    cores: Option<String>,
-    /// Where /healthz, /readyz and /metrics are served [default: 127.0.0.1:9644].
-    #[arg(long, value_name = "HOST:PORT")]
-    admin_listen: Option<String>,
-}
-
-impl ServeArgs {
-    /// The settings that were given as flags; their values are checked with all others.
-    pub(super) fn overrides(&self) -> Vec<Override> {
-        let data_dirs = (!self.data_dir.is_empty()).then(|| self.data_dir.join(","));
-        [
-            ("listeners", "--listen", &self.listen),
-            ("advertised.listeners", "--advertise", &self.advertise),
-            ("log.dirs", "--data-dir", &data_dirs),
-            ("node.id", "--node-id", &self.node_id),
-            ("heizer.cores", "--cores", &self.cores),
-            ("heizer.admin.listen", "--admin-listen", &self.admin_listen),
-        ]
-        .into_iter()
-        .filter_map(|(name, flag, value)| Some(Override { name, flag, value: value.clone()? }))
-        .collect()
-    }
+    /// Look at this host: what to change before a broker runs on it, and why.
+    Check(CheckArgs),
+    /// Write the reference of all settings, in Markdown.
+    Reference,
+    /// Write what makes a shell complete this program's command line.
+    Completions(CompletionsArgs),
+    /// Write manual pages.
+    Man(ManArgs),
 }
 
 /// Where the cluster is.
@@ -100,257 +94,39 @@ impl Bootstrap {
     }
 }
 
-#[derive(Args, Debug)]
-pub(super) struct TopicArgs {
-    #[command(subcommand)]
-    pub(super) verb: TopicVerb,
-    #[command(flatten)]
-    pub(super) bootstrap: Bootstrap,
+/// How a listing is written.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Listing {
+    /// For people, or for programs.
+    #[arg(long, value_enum, default_value_t = ListingFormat::Text)]
+    pub(super) output: ListingFormat,
 }
 
-#[derive(Clone, Debug, Subcommand)]
-pub(super) enum TopicVerb {
-    /// Create a topic.
-    Create {
-        /// Its name.
-        name: String,
-        /// How many partitions; the broker's num.partitions if not given.
-        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
-        partitions: Option<i32>,
-        /// How many replicas; the broker's default.replication.factor if not given.
-        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i16).range(1..))]
-        replication_factor: Option<i16>,
-        /// A setting of the topic, such as retention.ms=3600000; several times for several.
-        #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
-        config: Vec<(String, String)>,
-        /// Leave a topic that is there as it is.
-        #[arg(long)]
-        if_not_exists: bool,
-    },
-    /// Write the names of all topics.
-    List {
-        /// The cluster's own topics too.
-        #[arg(long)]
-        internal: bool,
-    },
-    /// Show the partitions of a topic, and the settings that differ from the defaults.
-    Describe {
-        /// Its name.
-        name: String,
-    },
-    /// Delete a topic with all its records.
-    Delete {
-        /// Its name.
-        name: String,
-        /// A topic that isn't there is no error.
-        #[arg(long)]
-        if_exists: bool,
-    },
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListingFormat {
+    /// Tables.
+    Text,
+    /// One document of JSON, whose fields stay.
+    Json,
 }
 
+/// `NAME=VALUE`, of a setting.
 fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("it is not of the form NAME=VALUE")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-#[derive(Args, Clone, Debug)]
-pub(super) struct ProduceArgs {
-    /// The topic; a broker with auto.create.topics.enable creates it if need be.
-    pub(super) topic: String,
-    /// What stands between key and value; without it lines are values and records have no key.
-    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub(super) key_separator: Option<String>,
-    /// The partition; by key, or any, if not given.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(0..))]
-    pub(super) partition: Option<i32>,
-    /// Who has to have a record before it counts as sent.
-    #[arg(long, value_enum, default_value_t = AcksArg::All, allow_negative_numbers = true)]
-    pub(super) acks: AcksArg,
-    /// How batches of records are compressed.
-    #[arg(long, value_enum, default_value_t = CompressionArg::None)]
-    pub(super) compression: CompressionArg,
-    #[command(flatten)]
-    pub(super) bootstrap: Bootstrap,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum AcksArg {
-    /// Nobody: the broker does not answer.
-    #[value(name = "0")]
-    None,
-    /// The partition's leader.
-    #[value(name = "1")]
-    Leader,
-    /// All in-sync replicas.
-    #[value(alias = "-1")]
-    All,
-}
-
-impl From<AcksArg> for Acks {
-    fn from(arg: AcksArg) -> Acks {
-        match arg {
-            AcksArg::None => Acks::None,
-            AcksArg::Leader => Acks::Leader,
-            AcksArg::All => Acks::All,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum CompressionArg {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
-}
-
-impl From<CompressionArg> for Compression {
-    fn from(arg: CompressionArg) -> Compression {
-        match arg {
-            CompressionArg::None => Compression::None,
-            CompressionArg::Gzip => Compression::Gzip,
-            CompressionArg::Snappy => Compression::Snappy,
-            CompressionArg::Lz4 => Compression::Lz4,
-            CompressionArg::Zstd => Compression::Zstd,
-        }
-    }
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct ConsumeArgs {
-    /// The topic.
-    pub(super) topic: String,
-    /// Start at the oldest records; in a group, where it has committed nothing yet.
-    #[arg(long, conflicts_with = "offset")]
-    pub(super) from_beginning: bool,
-    /// Share the partitions with the other members of this group, and go on where the group stopped.
-    #[arg(long, value_name = "NAME", conflicts_with = "partition")]
-    pub(super) group: Option<String>,
-    /// Only this partition.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(0..))]
-    pub(super) partition: Option<i32>,
-    /// Start at this offset of the partition.
-    #[arg(long, value_name = "NUMBER", requires = "partition", value_parser = clap::value_parser!(i64).range(0..))]
-    pub(super) offset: Option<i64>,
-    /// Stop after so many records.
-    #[arg(long, value_name = "NUMBER")]
-    pub(super) max_messages: Option<u64>,
-    /// Stop when nothing has come for so many milliseconds.
-    #[arg(long, value_name = "NUMBER")]
-    pub(super) timeout_ms: Option<u64>,
-    /// Write the key before the value.
-    #[arg(long)]
-    pub(super) print_key: bool,
-    /// What to write between headers, key and value [default: a tab].
-    #[arg(long, value_name = "TEXT", default_value = "\t", hide_default_value = true)]
-    pub(super) key_separator: String,
-    /// Write the headers before key and value.
-    #[arg(long)]
-    pub(super) print_headers: bool,
-    #[command(flatten)]
-    pub(super) bootstrap: Bootstrap,
-}
-
-const LOG_HELP: &str = "\
-Nothing is written or locked, so all of this works while a broker runs (what lies at the very ends of its logs may then
-be in motion), and on data directories of Apache Kafka.
-
-PATH is a data directory (log.dirs), a partition's directory in it, or, for dump, a file:
-  *.log *.index *.timeindex *.txnindex *.snapshot *.stream leader-epoch-checkpoint partition.metadata
-
-Examples:
-  heizer log verify /var/lib/heizer                     everything; exit code 0 clean, 1 damage, 2 not readable
-  heizer log verify /var/lib/heizer --topic orders --partition 3
-  heizer log dump /var/lib/heizer/orders-3 --records --from 1000 --to 1010
-  heizer log dump 00000000000000000000.log --format json | head
-  heizer log recover-dry-run /var/lib/heizer            what a start after a crash would scan, cut and keep
-
-`verify` tells errors, which are damage, and notes, which are worth knowing and do no harm: reserved space, offsets that
-compaction has taken. `recover-dry-run` exits with 1 if anything would be lost or refused.";
-
-#[derive(Args, Clone, Debug)]
-#[command(after_help = LOG_HELP)]
-pub(super) struct LogArgs {
-    #[command(subcommand)]
-    pub(super) verb: LogVerb,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(super) enum LogVerb {
-    /// Show what is in files: batches, records, index entries, producers.
-    Dump(DumpArgs),
-    /// Check everything that can be checked, a line for each finding.
-    Verify(Which),
-    /// Say what a start after an unclean stop would scan, where it would cut, and what would be lost.
-    RecoverDryRun(Which),
-}
-
-/// What to look at.
-#[derive(Args, Clone, Debug)]
-pub(super) struct Which {
-    /// A data directory, or a partition's directory.
-    pub(super) path: PathBuf,
-    /// Of a data directory only this topic.
-    #[arg(long, value_name = "NAME")]
-    pub(super) topic: Option<String>,
-    /// Of the topic only this partition.
-    #[arg(long, value_name = "NUMBER", requires = "topic", value_parser = clap::value_parser!(i32).range(0..))]
-    pub(super) partition: Option<i32>,
-}
-
-impl Which {
-    /// Whether a partition is asked for.
-    pub(super) fn wants(&self, topic: &str, partition: i32) -> bool {
-        self.topic.as_ref().is_none_or(|wanted| wanted == topic)
-            && self.partition.is_none_or(|wanted| wanted == partition)
-    }
-}
-
-#[derive(Args, Clone, Debug)]
-pub(super) struct DumpArgs {
-    #[command(flatten)]
-    pub(super) which: Which,
-    /// Show each record: offset, timestamp, key, size of the value, headers.
-    #[arg(long)]
-    pub(super) records: bool,
-    /// Show each record with its value.
-    #[arg(long)]
-    pub(super) values: bool,
-    /// Of segments only from this offset on.
-    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
-    pub(super) from: Option<i64>,
-    /// Of segments only up to this offset, without it.
-    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
-    pub(super) to: Option<i64>,
-    /// Lines of text, or an object of JSON a line.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub(super) format: LogFormat,
-    /// How keys are shown.
-    #[arg(long, value_enum, default_value_t = BytesFormat::Text)]
-    pub(super) key_format: BytesFormat,
-    /// How values are shown, those of headers too.
-    #[arg(long, value_enum, default_value_t = BytesFormat::Text)]
-    pub(super) value_format: BytesFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum LogFormat {
-    Text,
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum BytesFormat {
-    /// As UTF-8; what is not is replaced.
-    Text,
-    /// Two hexadecimal digits a byte.
-    Hex,
+/// A partition's index.
+fn partition() -> RangedI64ValueParser<i32> {
+    clap::value_parser!(i32).range(0..)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use clap::CommandFactory;
+    use heizer_client::OffsetAt;
 
     use super::*;
     use crate::config::BrokerConfig;
@@ -394,6 +170,43 @@ mod tests {
     }
 
     #[test]
+    fn offsets_and_trims_name_partitions_and_times() {
+        let line = "heizer topic offsets t --time -3 --partition 0,2 --output json";
+        let Ok(Verb::Topic(args)) = parse(line) else { panic!("{line}") };
+        let TopicVerb::Offsets(offsets) = args.verb else { panic!("offsets") };
+        assert_eq!((offsets.time, offsets.partition), (Some(OffsetAt::MaxTimestamp), vec![0, 2]));
+        assert_eq!(offsets.listing.output, ListingFormat::Json);
+        let line = "heizer topic trim t --to-offset 0:5 --to-offset 1:7 --dry-run";
+        let Ok(Verb::Topic(args)) = parse(line) else { panic!("{line}") };
+        let TopicVerb::Trim(trim) = args.verb else { panic!("trim") };
+        assert_eq!((trim.to_offset, trim.dry_run), (vec![(0, 5), (1, 7)], true));
+    }
+
+    #[test]
+    fn a_reset_has_exactly_one_aim() {
+        for (flags, to) in [
+            ("--to-earliest", ResetTo::Earliest),
+            ("--to-latest", ResetTo::Latest),
+            ("--to-current", ResetTo::Current),
+            ("--to-offset 7", ResetTo::Offset(7)),
+            ("--shift-by -7", ResetTo::ShiftBy(-7)),
+            ("--by-duration P1DT1S", ResetTo::Ago(86_401_000)),
+            ("--to-datetime 1970-01-01T00:00:02.5", ResetTo::Time(2_500)),
+        ] {
+            let line = format!("heizer group reset g --topic t:0,1 {flags}");
+            let Ok(Verb::Group(args)) = parse(&line) else { panic!("{line}") };
+            let GroupVerb::Reset(reset) = args.verb else { panic!("reset") };
+            assert_eq!(reset.to(), to);
+            assert_eq!(reset.topic, [TopicScope { topic: "t".to_owned(), partitions: Some(vec![0, 1]) }]);
+            assert!(!reset.executes());
+        }
+        let line = "heizer group reset g --from-file f --execute";
+        let Ok(Verb::Group(args)) = parse(line) else { panic!("{line}") };
+        let GroupVerb::Reset(reset) = args.verb else { panic!("reset") };
+        assert_eq!((reset.to(), reset.executes()), (ResetTo::File(PathBuf::from("f")), true));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_a_usage_error() {
         for line in [
             "heizer",
@@ -401,11 +214,46 @@ mod tests {
             "heizer topic create",
             "heizer topic create t --partitions 0",
             "heizer topic create t --config x",
+            "heizer topic alter t",
+            "heizer topic alter t --partitions 0",
+            "heizer topic list --output yaml",
+            "heizer topic describe t --internal",
+            "heizer topic offsets t --time soon",
+            "heizer topic offsets t --partition -1",
+            "heizer topic trim t",
+            "heizer topic trim t --to-offset 5",
+            "heizer topic trim t --to-latest --to-offset 0:5",
+            "heizer topic trim t --to-offset 0:5 --partition 0",
             "heizer produce t --acks 2",
             "heizer produce t --compression rar",
+            "heizer produce t --format xml",
+            "heizer produce t --header =x",
+            "heizer produce t --rate 0",
             "heizer consume t --offset 5",
             "heizer consume t --group g --partition 0",
             "heizer consume t --partition 0 --offset 5 --from-beginning",
+            "heizer consume t --from-timestamp 0 --from-beginning",
+            "heizer group list --state Asleep",
+            "heizer group describe",
+            "heizer group describe g --all",
+            "heizer group describe g --members --state",
+            "heizer group reset g --to-earliest",
+            "heizer group reset g --topic t",
+            "heizer group reset g --topic t --to-earliest --to-latest",
+            "heizer group reset g --topic t --from-file f",
+            "heizer group reset g --topic t --all-topics --to-latest",
+            "heizer group reset g --topic t --to-latest --execute --dry-run",
+            "heizer group reset g --topic t --by-duration tomorrow",
+            "heizer group delete",
+            "heizer group delete-offsets g",
+            "heizer config get t",
+            "heizer config get user u",
+            "heizer config get topic t k --all",
+            "heizer config set topic t",
+            "heizer config set topic t k",
+            "heizer config unset topic t",
+            "heizer completions",
+            "heizer completions cmd",
             "heizer log dump",
             "heizer log dump d --from -1",
             "heizer log verify d --partition 0",
@@ -414,5 +262,6 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{line}");
         }
         assert!(parse("heizer produce t --acks -1").is_ok() && parse("heizer produce t --acks 0").is_ok());
+        assert!(parse("heizer group list --state empty,stable").is_ok(), "in any case");
     }
 }

@@ -14,6 +14,8 @@ use heizer_runtime::{host, time};
 use super::args::ConsumeArgs;
 use super::error::CliError;
 use super::format::Format;
+use super::partitions::check_partition;
+use super::progress::Progress;
 use super::stdio::Output;
 
 /// How long one poll waits.
@@ -33,8 +35,9 @@ pub(super) async fn run(client: Client, args: ConsumeArgs) -> Result<(), CliErro
 /// Until a signal comes, enough have been written, or nothing has come for long enough.
 async fn copy(source: &mut Source, args: &ConsumeArgs, written: &mut u64) -> Result<(), CliError> {
     let output = Output::open()?;
-    let separator = args.key_separator.clone();
-    let format = Format { headers: args.print_headers, key: args.print_key, separator };
+    let format = Format::of(args);
+    // Where records are on the terminal, they tell themselves.
+    let progress = if io::stdout().is_terminal() { Progress::silent() } else { Progress::start() };
     let silence_max = args.timeout_ms.map(Duration::from_millis);
     let mut heard = time::now();
     while args.max_messages.is_none_or(|max| *written < max) {
@@ -57,6 +60,7 @@ async fn copy(source: &mut Source, args: &ConsumeArgs, written: &mut u64) -> Res
         records.iter().for_each(|record| format.write(record, &mut text));
         output.write(text.freeze()).await?;
         *written += records.len() as u64;
+        progress.tell(format_args!("{written} records from {}", args.topic));
     }
     Ok(())
 }
@@ -72,7 +76,11 @@ enum Source {
 
 impl Source {
     async fn open(client: &Client, args: &ConsumeArgs) -> Result<Source, CliError> {
-        let start = if args.from_beginning { StartOffset::Earliest } else { StartOffset::Latest };
+        let start = match args.from_timestamp {
+            Some(time) => StartOffset::Timestamp(time),
+            None if args.from_beginning => StartOffset::Earliest,
+            None => StartOffset::Latest,
+        };
         let mut config = ConsumerConfig { offset_reset: Some(start), ..ConsumerConfig::default() };
         let Some(group) = &args.group else {
             let mut consumer = Consumer::new(client, config);
@@ -80,7 +88,7 @@ impl Source {
                 None => consumer.assign_topic(&args.topic, start).await?,
                 Some(partition) => {
                     let start = args.offset.map_or(start, StartOffset::At);
-                    check_partition(client, &args.topic, partition).await?;
+                    check_partition(client, &args.topic, partition, false).await?;
                     consumer.assign(&[(&args.topic, partition, start)]).await?;
                 }
             }
@@ -114,14 +122,4 @@ impl Source {
         }
         Ok(())
     }
-}
-
-async fn check_partition(client: &Client, topic: &str, partition: i32) -> Result<(), CliError> {
-    let count = client.partition_count(topic, false).await?;
-    if usize::try_from(partition).is_ok_and(|partition| partition < count) {
-        return Ok(());
-    }
-    Err(CliError::of(format_args!(
-        "topic {topic} has no partition {partition}; it has {count}, counted from 0"
-    )))
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use heizer_client::ClientError;
+use heizer_wire::ErrorCode;
 
 /// A verb that could not do its work: one line that says what, where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub(super) enum CliError {
     BrokenPipe,
     /// Anything else, as it is shown.
     Message(String),
+    /// The command line makes no sense, as only the verb can tell.
+    Usage(String),
     /// What the verb was to look at cannot be looked at. Told apart by the exit code, since looking has a result too.
     Unusable(String),
 }
@@ -35,7 +38,7 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CliError::BrokenPipe => f.write_str("standard output was closed"),
-            CliError::Message(text) | CliError::Unusable(text) => f.write_str(text),
+            CliError::Message(text) | CliError::Usage(text) | CliError::Unusable(text) => f.write_str(text),
         }
     }
 }
@@ -57,7 +60,22 @@ fn advice(error: &ClientError) -> Option<&'static str> {
         }
         ClientError::Address { .. } => Some("give --bootstrap-server HOST:PORT"),
         ClientError::UnknownTopic(_) => Some("`heizer topic list` shows those that do"),
+        ClientError::UnknownBroker(_) => Some("`heizer cluster info` shows those it has"),
+        ClientError::Unsupported { .. } => Some("a newer broker may"),
+        ClientError::Broker { code, .. } => advice_on(*code),
         ClientError::Deadline { last, .. } => advice(last),
+        _ => None,
+    }
+}
+
+fn advice_on(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::UnknownTopicOrPartition => Some("`heizer topic describe` shows what there is"),
+        ErrorCode::OffsetOutOfRange => Some("`heizer topic offsets` shows where partitions start and end"),
+        ErrorCode::GroupIdNotFound => Some("`heizer group list` shows the groups there are"),
+        ErrorCode::NonEmptyGroup | ErrorCode::GroupSubscribedToTopic => {
+            Some("stop its members first; `heizer group describe --members` shows them")
+        }
         _ => None,
     }
 }

@@ -2,22 +2,39 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `args.rs` | verbs, flags, and their help |
+//! | `args.rs`, `args/` | verbs, flags, and their help |
 //! | `error.rs` | what a verb fails with: one line |
-//! | `topic.rs`, `produce.rs`, `consume.rs` | the verbs that talk to a broker |
+//! | `topic.rs`, `group.rs`, `settings.rs` (`heizer config`), `cluster.rs` | the verbs that look after a cluster |
+//! | `produce.rs`, `consume.rs` | the verbs that write and read records |
 //! | `log.rs`, `log/` | the verbs that look at files |
-//! | `lines.rs`, `format.rs` | records out of lines, lines out of records; no I/O |
+//! | `check.rs` | what is to be said of this host |
+//! | `shell.rs` | completions and manual pages |
+//! | `lines.rs`, `parse.rs`, `format.rs`, `data.rs` | records out of lines, lines out of records; no I/O |
+//! | `table.rs`, `when.rs` | tables and documents; times and durations; no I/O |
+//! | `partitions.rs` | partitions that a verb is about, and what became of them |
+//! | `progress.rs` | how far long work is |
 //! | `stdio.rs` | standard input and output, which block, beside the core |
 
 mod args;
+mod check;
+mod cluster;
 mod consume;
+mod data;
 mod error;
 mod format;
+mod group;
 mod lines;
 mod log;
+mod parse;
+mod partitions;
 mod produce;
+mod progress;
+mod settings;
+mod shell;
 mod stdio;
+mod table;
 mod topic;
+mod when;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -45,7 +62,8 @@ pub fn main() -> ExitCode {
         Err(CliError::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("heizer: {error}");
-            ExitCode::from(if matches!(error, CliError::Unusable(_)) { 2 } else { 1 })
+            let code = if matches!(error, CliError::Usage(_) | CliError::Unusable(_)) { 2 } else { 1 };
+            ExitCode::from(code)
         }
     }
 }
@@ -86,7 +104,23 @@ fn run(verb: Verb) -> Result<ExitCode, CliError> {
             let bootstrap = args.bootstrap.clone();
             with_client(&bootstrap, move |client| consume::run(client, args.clone()))
         }
+        Verb::Group(args) => {
+            let verb = args.verb;
+            with_client(&args.bootstrap, move |client| group::run(client, verb.clone()))
+        }
+        Verb::Config(args) => {
+            let verb = args.verb;
+            with_client(&args.bootstrap, move |client| settings::run(client, verb.clone()))
+        }
+        Verb::Cluster(args) => {
+            let verb = args.verb;
+            with_client(&args.bootstrap, move |client| cluster::run(client, verb.clone()))
+        }
         Verb::Log(args) => return log::run(args),
+        Verb::Check(args) => return check::run(&args),
+        Verb::Completions(args) => shell::completions(&args),
+        Verb::Man(args) => shell::man(&args),
+        Verb::Reference => stdio::print(&crate::config::reference()),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

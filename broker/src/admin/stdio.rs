@@ -52,3 +52,42 @@ impl Output {
         self.0.run(write).await.map_err(|error| CliError::stdio("cannot write standard output", &error))
     }
 }
+
+/// What a verb writes, and what it fails with behind that, if anything.
+pub(super) struct Report {
+    text: Bytes,
+    failure: Option<CliError>,
+}
+
+impl Report {
+    pub(super) fn new(text: impl Into<Bytes>, failure: Option<CliError>) -> Report {
+        Report { text: text.into(), failure }
+    }
+
+    /// Writes it.
+    pub(super) async fn publish(self) -> Result<(), CliError> {
+        if !self.text.is_empty() {
+            Output::open()?.write(self.text).await?;
+        }
+        self.failure.map_or(Ok(()), Err)
+    }
+}
+
+impl From<String> for Report {
+    fn from(text: String) -> Report {
+        Report::new(text, None)
+    }
+}
+
+impl From<Bytes> for Report {
+    fn from(text: Bytes) -> Report {
+        Report::new(text, None)
+    }
+}
+
+/// Writes all of it, for a verb that needs no core and may block.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| CliError::stdio("cannot write standard output", &error))
+}

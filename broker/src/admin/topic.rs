@@ -1,118 +1,146 @@
 //! `heizer topic`.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | this one | creating, altering, listing and deleting topics |
+//! | `describe.rs` | their partitions and settings |
+//! | `offsets.rs` | where partitions start and end |
+//! | `trim.rs` | deleting their oldest records |
+
+mod describe;
+mod offsets;
+mod trim;
 
 use std::fmt::Write;
 
-use bytes::Bytes;
-use heizer_client::{Admin, Client, ConfigEntry, NewTopic, TopicMetadata};
+use heizer_client::{Admin, Client, ConfigResource, Metadata, NewTopic};
 use heizer_wire::ErrorCode;
+use serde::Serialize;
 
-use super::args::TopicVerb;
+use super::args::{AlterArgs, ListingFormat, TopicVerb};
 use super::error::CliError;
-use super::stdio::Output;
-
-/// DescribeConfigs' number for a value that was set for the topic.
-const SOURCE_TOPIC: i8 = 1;
+use super::settings::{changes, tell_changes};
+use super::stdio::Report;
+use super::table;
 
 pub(super) async fn run(client: Client, verb: TopicVerb) -> Result<(), CliError> {
     let admin = Admin::new(&client);
-    let text = match verb {
+    let report: Report = match verb {
         TopicVerb::Create { name, partitions, replication_factor, config, if_not_exists } => {
             let configs = config.into_iter().collect();
             let topic = NewTopic { name: name.clone(), partitions, replication_factor, configs };
             match admin.create_topic(&topic, false).await {
-                Ok(()) => format!("created {name}\n"),
+                Ok(()) => format!("created {name}\n").into(),
                 Err(error) if if_not_exists && error.code() == Some(ErrorCode::TopicAlreadyExists) => {
-                    format!("{name} exists\n")
+                    format!("{name} exists\n").into()
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        TopicVerb::List { internal } => list(&admin, internal).await?,
-        TopicVerb::Describe { name } => {
-            let metadata = admin.topic(&name).await?;
-            let topic = metadata.topics.get(&name);
-            let topic = topic.ok_or_else(|| CliError::of(format_args!("topic {name} does not exist")))?;
-            describe(&name, topic, &admin.topic_configs(&name).await?)
+        TopicVerb::Alter(args) => alter(&admin, &args).await?.into(),
+        TopicVerb::List { internal, listing } => {
+            let metadata = admin.topics().await?;
+            match listing.output {
+                ListingFormat::Text => list(&metadata, internal).into(),
+                ListingFormat::Json => table::json(&rows(&metadata, internal)).into(),
+            }
         }
+        TopicVerb::Describe { names, internal, listing } => {
+            describe::run(&admin, names, internal, listing.output).await?
+        }
+        TopicVerb::Offsets(args) => offsets::run(&admin, &args).await?,
+        TopicVerb::Trim(args) => trim::run(&admin, &args).await?,
         TopicVerb::Delete { name, if_exists } => match admin.delete_topic(&name).await {
-            Ok(()) => format!("deleted {name}\n"),
+            Ok(()) => format!("deleted {name}\n").into(),
             Err(error) if if_exists && error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
-                format!("{name} does not exist\n")
+                format!("{name} does not exist\n").into()
             }
             Err(error) => return Err(error.into()),
         },
     };
-    Output::open()?.write(Bytes::from(text)).await
+    report.publish().await
 }
 
-async fn list(admin: &Admin, internal: bool) -> Result<String, CliError> {
-    let metadata = admin.topics().await?;
+fn list(metadata: &Metadata, internal: bool) -> String {
     let shown = metadata.topics.iter().filter(|(_, topic)| internal || !topic.internal);
-    Ok(shown.fold(String::new(), |text, (name, _)| text + name + "\n"))
+    shown.fold(String::new(), |text, (name, _)| text + name + "\n")
 }
 
-/// A line for the topic, one for each setting of its own, one for each partition.
-fn describe(name: &str, topic: &TopicMetadata, configs: &[ConfigEntry]) -> String {
-    let replicas = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
-    let mut text = format!("topic {name}: {} partitions, {replicas} replicas\n", topic.partitions.len());
-    for config in configs.iter().filter(|config| config.source == SOURCE_TOPIC) {
-        let value = config.value.as_deref().unwrap_or("(hidden)");
-        push(&mut text, format_args!("  {} = {value}\n", config.name));
+/// A topic in a list of them.
+#[derive(Serialize)]
+struct ListRow<'a> {
+    name: &'a str,
+    internal: bool,
+    partitions: usize,
+    replicas: usize,
+}
+
+fn rows(metadata: &Metadata, internal: bool) -> Vec<ListRow<'_>> {
+    let shown = metadata.topics.iter().filter(|(_, topic)| internal || !topic.internal);
+    let rows = shown.map(|(name, topic)| ListRow {
+        name,
+        internal: topic.internal,
+        partitions: topic.partitions.len(),
+        replicas: topic.partitions.first().map_or(0, |partition| partition.replicas.len()),
+    });
+    rows.collect()
+}
+
+/// Asks for all of it first, so that nothing is left half done.
+async fn alter(admin: &Admin, args: &AlterArgs) -> Result<String, CliError> {
+    let AlterArgs { name, partitions, config, delete_config, dry_run } = args;
+    let resource = ConfigResource::Topic(name.clone());
+    let changes = changes(config, delete_config)?;
+    let before = admin.topic(name).await?.partition_count(name).unwrap_or_default();
+    for validate_only in [true, false] {
+        if *dry_run && !validate_only {
+            break;
+        }
+        if !changes.is_empty() {
+            admin.alter_configs(&resource, &changes, validate_only).await?;
+        }
+        if let Some(count) = partitions {
+            admin.create_partitions(name, *count, validate_only).await?;
+        }
     }
-    for partition in &topic.partitions {
-        let (replicas, in_sync) = (ids(&partition.replicas), ids(&partition.in_sync));
-        let (index, leader, epoch) = (partition.index, partition.leader, partition.leader_epoch);
-        let error = match partition.error {
-            ErrorCode::None => String::new(),
-            error => format!(", {error}"),
-        };
-        let line = format_args!(
-            "  partition {index}: leader {leader}, epoch {epoch}, replicas {replicas}, in sync {in_sync}{error}\n"
+    let mut text = tell_changes(&resource, &changes, *dry_run);
+    if let Some(count) = partitions {
+        let done = if *dry_run { "would give" } else { "gave" };
+        let told = writeln!(
+            text,
+            "{done} {name} {count} partitions in place of {before}; records with a key may go to other ones than before"
         );
-        push(&mut text, line);
+        told.expect("writing to a string does not fail");
     }
-    text
-}
-
-fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
-    text.write_fmt(line).expect("writing to a string does not fail");
-}
-
-fn ids(brokers: &[i32]) -> String {
-    brokers.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
-    use heizer_client::PartitionMetadata;
+    use heizer_client::{PartitionMetadata, TopicMetadata};
 
     use super::*;
 
     #[test]
-    fn a_topic_is_described_by_its_own_settings_and_its_partitions() {
-        let partition = |index, error| PartitionMetadata {
-            index,
-            error,
-            leader: 1,
-            leader_epoch: 3,
-            replicas: vec![1, 2],
-            in_sync: vec![1],
+    fn a_list_leaves_out_the_clusters_own_topics_unless_asked() {
+        let topic = |internal| TopicMetadata {
+            id: None,
+            error: ErrorCode::None,
+            internal,
+            partitions: vec![PartitionMetadata {
+                index: 0,
+                error: ErrorCode::None,
+                leader: 1,
+                leader_epoch: 0,
+                replicas: vec![1, 2],
+                in_sync: vec![1],
+            }],
         };
-        let partitions = vec![partition(0, ErrorCode::None), partition(1, ErrorCode::LeaderNotAvailable)];
-        let topic = TopicMetadata { error: ErrorCode::None, internal: false, partitions };
-        let config = |name: &str, source| ConfigEntry {
-            name: name.to_owned(),
-            value: Some("7".to_owned()),
-            source,
-            read_only: false,
-            sensitive: false,
-        };
-        let text = describe("t", &topic, &[config("retention.ms", 1), config("segment.ms", 5)]);
-        assert_eq!(
-            text,
-            "topic t: 2 partitions, 2 replicas\n  retention.ms = 7\n  \
-             partition 0: leader 1, epoch 3, replicas 1,2, in sync 1\n  \
-             partition 1: leader 1, epoch 3, replicas 1,2, in sync 1, LEADER_NOT_AVAILABLE\n"
-        );
+        let topics = [("a", false), ("__o", true)].map(|(name, internal)| (name.to_owned(), topic(internal)));
+        let metadata = Metadata { topics: topics.into(), ..Metadata::default() };
+        assert_eq!(list(&metadata, false), "a\n");
+        assert_eq!(list(&metadata, true), "__o\na\n");
+        let json = serde_json::to_string(&rows(&metadata, false)).expect("json");
+        assert_eq!(json, r#"[{"name":"a","internal":false,"partitions":1,"replicas":2}]"#);
     }
 }

@@ -4,8 +4,9 @@ use heizer_storage::{AppendError, ProducerError};
 use heizer_wire::ErrorCode;
 use heizer_wire::record_batch::{BatchError, ProduceError};
 
+use crate::config::AlterError;
 use crate::error::PartitionError;
-use crate::metadata::ClusterError;
+use crate::metadata::{ClusterError, GrowthError};
 use crate::shard::ControlError;
 
 /// The code of a partition's error.
@@ -17,6 +18,7 @@ pub fn error_code(error: &PartitionError) -> ErrorCode {
         PartitionError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
         PartitionError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
         PartitionError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        PartitionError::KeptByPolicy => ErrorCode::PolicyViolation,
         PartitionError::Append(error) => append_code(error),
         PartitionError::Offline { .. } | PartitionError::Failed(_) | PartitionError::Storage(_) => {
             ErrorCode::KafkaStorageError
@@ -73,7 +75,36 @@ pub(super) fn control_code(error: &ControlError) -> ErrorCode {
         ControlError::Raft(_) => ErrorCode::RequestTimedOut,
         ControlError::TooFewBrokers { .. } => ErrorCode::InvalidReplicationFactor,
         ControlError::Storage(_) => ErrorCode::KafkaStorageError,
+        ControlError::UnknownTopic { .. } => ErrorCode::UnknownTopicOrPartition,
+        ControlError::Growth(error) => growth_code(error),
+        ControlError::Settings(error) => settings_code(error),
         ControlError::CoreGone(_) | ControlError::Unexpected(_) => ErrorCode::UnknownServerError,
+    }
+}
+
+fn growth_code(error: &GrowthError) -> ErrorCode {
+    match error {
+        GrowthError::UnknownTopic { .. } => ErrorCode::UnknownTopicOrPartition,
+        GrowthError::AsManyAlready { .. }
+        | GrowthError::Fewer { .. }
+        | GrowthError::TooMany { .. }
+        | GrowthError::Fixed { .. } => ErrorCode::InvalidPartitions,
+        GrowthError::AssignmentCount { .. } | GrowthError::Assignment { .. } => {
+            ErrorCode::InvalidReplicaAssignment
+        }
+    }
+}
+
+/// What cannot be set for brokers is an invalid request in Kafka (KAFKA-13609); for a topic it is an invalid config.
+fn settings_code(error: &AlterError) -> ErrorCode {
+    match error {
+        AlterError::Unknown { .. }
+        | AlterError::Topic(_)
+        | AlterError::NotAList { .. }
+        | AlterError::TooLong { .. } => ErrorCode::InvalidConfig,
+        AlterError::Broker(_) | AlterError::ReadOnly { .. } | AlterError::PerBroker { .. } => {
+            ErrorCode::InvalidRequest
+        }
     }
 }
 

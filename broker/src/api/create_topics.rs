@@ -13,15 +13,13 @@ use heizer_wire::messages::{
 use uuid::Uuid;
 
 use super::codes::control_code;
+use super::configs::Refusal;
 use super::{Call, topics};
 use crate::config::TopicConfig;
 use crate::shard::TopicPlan;
 
 /// Topics of one request that are made at the same time.
 const TOPICS_AT_ONCE: usize = 32;
-
-/// A refusal, in the client's terms.
-type Refusal = (ErrorCode, String);
 
 pub(super) async fn handle(call: Call, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut times: BTreeMap<&ByteString, u32> = BTreeMap::new();
@@ -116,7 +114,7 @@ fn plan(call: &Call, topic: &CreatableTopic) -> Result<TopicPlan, Refusal> {
         configs.push((entry.name.to_string(), value.to_string()));
     }
     let pairs = configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    TopicConfig::parse(config, pairs).map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
+    TopicConfig::parse(&config, pairs).map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))?;
     let assignments = assignments(topic)?;
     let partitions = match topic.num_partitions {
         -1 => config.num_partitions,

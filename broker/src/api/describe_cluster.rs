@@ -6,14 +6,24 @@ use heizer_wire::messages::{DescribeClusterBroker, DescribeClusterRequest, Descr
 use super::Call;
 use super::metadata::CLUSTER_OPERATIONS;
 
-/// The endpoint type of brokers; 2 would be controllers, which have no endpoint of their own.
+/// The endpoint type of brokers.
 const BROKERS: i8 = 1;
+/// That of controllers, which have no endpoint of their own.
+const CONTROLLERS: i8 = 2;
 
 pub(super) async fn handle(call: Call, request: DescribeClusterRequest) -> DescribeClusterResponse {
-    if request.endpoint_type != BROKERS {
+    let refusal = match request.endpoint_type {
+        BROKERS => None,
+        CONTROLLERS => Some((ErrorCode::MismatchedEndpointType, "only brokers are listed here")),
+        _ => Some((
+            ErrorCode::UnsupportedEndpointType,
+            "an endpoint is of a broker (1) or of a controller (2)",
+        )),
+    };
+    if let Some((code, message)) = refusal {
         return DescribeClusterResponse {
-            error_code: ErrorCode::MismatchedEndpointType.into(),
-            error_message: Some("only brokers are listed here".into()),
+            error_code: code.into(),
+            error_message: Some(message.into()),
             ..DescribeClusterResponse::default()
         };
     }

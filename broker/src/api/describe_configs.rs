@@ -10,11 +10,9 @@ use heizer_wire::messages::{
 };
 
 use super::Call;
-use crate::config::ConfigRow;
+use super::configs::{self, BROKER, Refusal, TOPIC};
+use crate::config::{Brokers, ConfigRow};
 use crate::metadata::check_topic_name;
-
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
 
 pub(super) async fn handle(call: Call, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let describe = |resource: &DescribeConfigsResource| {
@@ -48,7 +46,7 @@ pub(super) async fn handle(call: Call, request: DescribeConfigsRequest) -> Descr
     }
 }
 
-fn rows(call: &Call, resource: &DescribeConfigsResource) -> Result<Vec<ConfigRow>, (ErrorCode, String)> {
+fn rows(call: &Call, resource: &DescribeConfigsResource) -> Result<Vec<ConfigRow>, Refusal> {
     let name = &resource.resource_name;
     match resource.resource_type {
         TOPIC => {
@@ -64,19 +62,12 @@ fn rows(call: &Call, resource: &DescribeConfigsResource) -> Result<Vec<ConfigRow
                 .describe_topic(pairs)
                 .map_err(|error| (ErrorCode::InvalidConfig, error.to_string()))
         }
-        BROKER => {
-            let id = call.shard.node().id;
-            // The empty name asks for what is set for all brokers at run time: nothing can be.
-            match name.parse::<i32>() {
-                _ if name.is_empty() => Ok(Vec::new()),
-                Ok(asked) if asked == id => Ok(call.shard.config().describe_broker()),
-                _ => {
-                    let message = format!("this is broker {id}; ask broker {name} itself");
-                    Err((ErrorCode::InvalidRequest, message))
-                }
-            }
-        }
-        other => Err((ErrorCode::InvalidRequest, format!("resource type {other} has no settings here"))),
+        BROKER => match configs::brokers(call, name)? {
+            // The empty name asks for what is set for all brokers at run time, and for nothing else.
+            Brokers::All => Ok(call.shard.config().describe_all_brokers()),
+            Brokers::This => Ok(call.shard.config().describe_broker()),
+        },
+        other => Err(configs::no_settings(other)),
     }
 }
 

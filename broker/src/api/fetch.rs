@@ -1,5 +1,6 @@
 //! Fetch (1): read on the partitions' cores, gathered here; a fetch that finds too little waits for news.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::error::PartitionError;
 use crate::fetch_budget::{FetchClaim, REGION_BYTES};
 use crate::fetch_session::{FetchItem, Plan, TopicKey};
 use crate::metadata::{MetadataImage, TopicImage};
-use crate::metrics::CoreMetrics;
+use crate::metrics::{CoreMetrics, TopicCounters};
 use crate::partition::Ends;
 use crate::shard::{Wait, Watched, by_owner, here};
 
@@ -118,6 +119,7 @@ async fn handle(call: Call, request: FetchRequest) -> Answer {
     let plan = match planned {
         Ok(plan) => plan,
         Err(code) => {
+            call.shard.metrics.requests.tally(ApiKey::Fetch).error(code.into());
             let response = FetchResponse { error_code: code.into(), ..FetchResponse::default() };
             return Answer { response, ..Answer::default() };
         }
@@ -150,9 +152,7 @@ async fn handle(call: Call, request: FetchRequest) -> Answer {
         let rest = deadline.saturating_duration_since(time::now());
         if urgent || bytes >= bytes_min.min(room.unwrap_or(0)) || rest.is_zero() {
             CoreMetrics::add(&call.shard.metrics.record_bytes_out, bytes as u64);
-            if rows.iter().any(|row| matches!(row, Row::Failed(..))) {
-                call.shard.metrics.count_error(ApiKey::Fetch);
-            }
+            count(&call, &places, &rows);
             let told_of_aborts = request.isolation_level == READ_COMMITTED;
             let memory =
                 rows.iter().map(|row| if let Row::Found(found) = row { found.memory() } else { 0 }).sum();
@@ -319,6 +319,31 @@ async fn read_one(
     }
     let read = partition.read(target.offset, bytes_max, room.empty).await?;
     Ok(Found { bytes: read.bytes, parts: read.parts, ..Found::nothing(ends) })
+}
+
+/// Counts what is answered, by topic, and what has failed, by error as well.
+fn count(call: &Call, places: &[Place], rows: &[Row]) {
+    let metrics = &call.shard.metrics;
+    let mut tally = metrics.requests.tally(ApiKey::Fetch);
+    // The partitions of a topic stand together, nearly always.
+    let mut last: Option<(Uuid, Rc<TopicCounters>)> = None;
+    for (place, row) in places.iter().zip(rows) {
+        match row {
+            Row::Found(found) if found.bytes == 0 => continue,
+            Row::Found(_) => {}
+            Row::Failed(code) => tally.error((*code).into()),
+        }
+        let Ok(topic) = &place.topic else { continue };
+        let id = topic.record.id;
+        if last.as_ref().is_none_or(|(of, _)| *of != id) {
+            last = Some((id, metrics.topics.of(id)));
+        }
+        let (_, counters) = last.as_ref().expect("just made sure of");
+        match row {
+            Row::Found(found) => CoreMetrics::add(&counters.fetched_bytes, found.bytes as u64),
+            Row::Failed(_) => CoreMetrics::add(&counters.fetch_failures, 1),
+        }
+    }
 }
 
 fn watched(places: &[Place], rows: &[Row]) -> Vec<Watched> {

@@ -36,7 +36,7 @@ enum Acks {
 
 /// A client's timeout is for other replicas (Kafka); our own disk has at least this long, whatever the client says, for
 /// a batch that is appended and yet answered with an error comes again.
-const OWN_WRITE_MIN: Duration = Duration::from_secs(1);
+pub(super) const OWN_WRITE_MIN: Duration = Duration::from_secs(1);
 
 /// A checked batch on its way to its partition.
 struct Item {
@@ -83,7 +83,7 @@ pub(super) async fn handle(
             .collect(),
     };
     if outcomes.iter().any(Result::is_err) {
-        call.shard.metrics.count_error(ApiKey::Produce);
+        count_failures(&call, &image, &request, &outcomes);
     }
     if acks == Some(Acks::None) {
         // No answer can tell of an error; a closed connection has the client ask for metadata again, as in Kafka.
@@ -97,6 +97,27 @@ pub(super) async fn handle(
     }
     let response = respond(&call, &image, &request, outcomes);
     Ok(Reply::send(encode_response(correlation_id, ApiKey::Produce, version, &response)))
+}
+
+/// Counts what was refused, by error and by topic.
+fn count_failures(call: &Call, image: &MetadataImage, request: &ProduceRequest, outcomes: &[Outcome]) {
+    let metrics = &call.shard.metrics;
+    let mut tally = metrics.requests.tally(ApiKey::Produce);
+    let mut outcomes = outcomes.iter();
+    for topic in &request.topic_data {
+        let mut failures = 0;
+        for outcome in outcomes.by_ref().take(topic.partition_data.len()) {
+            if let Err(refusal) = outcome {
+                tally.error(refusal.code.into());
+                failures += 1;
+            }
+        }
+        if failures > 0
+            && let Ok(found) = find(image, topic, call.version)
+        {
+            CoreMetrics::add(&metrics.topics.of(found.record.id).produce_failures, failures);
+        }
+    }
 }
 
 /// Outcomes in the order of the request's partitions.

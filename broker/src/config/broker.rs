@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::definition::{Value, split_list};
+use super::definition::{ConfigDef, UpdateMode, Value, split_list};
 use super::endpoint::{self, Endpoint};
 use super::file;
 use super::registry::{DEFINITIONS, definition};
-use super::values::Values;
+use super::topic::{InvalidConfig, TopicConfig};
+use super::values::{Layers, Values};
 
 /// Settings that the broker cannot start with: one line that says where, what, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +67,8 @@ pub struct Override {
     pub value: String,
 }
 
-/// The broker's settings, and the defaults of its topics' ([`super::TopicConfig`]). Made once, at the start.
+/// The broker's settings, and the defaults of its topics' ([`super::TopicConfig`]). Made at the start, and anew when what
+/// is set at run time changes ([`BrokerConfig::with_dynamic`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct BrokerConfig {
     /// `node.id`.
@@ -93,6 +95,14 @@ pub struct BrokerConfig {
     pub disk_reserve_bytes: Option<u64>,
     /// `heizer.admin.listen`.
     pub admin_listen: Endpoint,
+    /// `heizer.metrics.topics.max`.
+    pub metrics_topics_max: u32,
+    /// `heizer.metrics.partitions.max`.
+    pub metrics_partitions_max: u32,
+    /// `heizer.metrics.groups.max`.
+    pub metrics_groups_max: u32,
+    /// `heizer.metrics.lags.max`.
+    pub metrics_lags_max: u32,
     /// `socket.request.max.bytes`.
     pub socket_request_max_bytes: u32,
     /// `max.connections`.
@@ -103,6 +113,8 @@ pub struct BrokerConfig {
     pub connections_max_idle: Option<Duration>,
     /// `fetch.max.bytes`.
     pub fetch_max_bytes: u32,
+    /// `max.request.partition.size.limit`.
+    pub request_partitions_max: u32,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_sessions_max: u32,
     /// `auto.create.topics.enable`.
@@ -143,7 +155,7 @@ pub struct BrokerConfig {
     pub group_max_size: u32,
     /// `group.initial.rebalance.delay.ms`.
     pub group_initial_rebalance_delay_ms: i32,
-    pub(super) values: Values,
+    pub(super) layers: Layers,
 }
 
 impl BrokerConfig {
@@ -195,13 +207,38 @@ impl BrokerConfig {
         self.disk_reserve_bytes.unwrap_or(unwritten.max(DEFAULT_MIN))
     }
 
-    fn from_values(values: Values) -> Result<BrokerConfig, ConfigError> {
-        let read = Reader(&values);
+    /// These settings under what was set at run time for all brokers and for this one. What cannot be set so, or is not
+    /// understood, is left out and told of: it was checked when it was set, by another version of the broker perhaps.
+    pub fn with_dynamic<'a>(
+        &self,
+        cluster: impl IntoIterator<Item = (&'a str, &'a str)>,
+        own: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> (BrokerConfig, Vec<InvalidConfig>) {
+        let (mut layers, mut refused) = (self.layers.clone(), Vec::new());
+        layers.cluster = dynamic(cluster, &mut refused);
+        layers.own = dynamic(own, &mut refused);
+        (self.with_layers(layers), refused)
+    }
+
+    /// The same broker with other settings, none of which changes where its data are.
+    pub(super) fn with_layers(&self, layers: Layers) -> BrokerConfig {
+        BrokerConfig::read(layers, self.log_dirs.clone(), self.metadata_log_dir)
+    }
+
+    fn from_values(fixed: Values) -> Result<BrokerConfig, ConfigError> {
+        let layers = Layers { fixed, ..Layers::default() };
+        let log_dirs = log_dirs(&layers);
+        let metadata_log_dir = metadata_log_dir(&layers, &log_dirs)?;
+        let config = BrokerConfig::read(layers, log_dirs, metadata_log_dir);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(layers: Layers, log_dirs: Vec<PathBuf>, metadata_log_dir: usize) -> BrokerConfig {
+        let read = Reader(&layers);
         let idle_ms = read.long("connections.max.idle.ms");
         let cores = read.unsigned("heizer.cores");
-        let log_dirs = log_dirs(&values);
-        let metadata_log_dir = metadata_log_dir(&values, &log_dirs)?;
-        let config = BrokerConfig {
+        BrokerConfig {
             log_dirs,
             metadata_log_dir,
             move_bytes_per_s: read.long("replica.alter.log.dirs.io.max.bytes.per.second").unsigned_abs(),
@@ -214,11 +251,16 @@ impl BrokerConfig {
             raft_groups: read.short("heizer.raft.groups").unsigned_abs(),
             disk_reserve_bytes: u64::try_from(read.long("heizer.disk.reserve.bytes")).ok(),
             admin_listen: read.endpoints("heizer.admin.listen").remove(0),
+            metrics_topics_max: read.unsigned("heizer.metrics.topics.max"),
+            metrics_partitions_max: read.unsigned("heizer.metrics.partitions.max"),
+            metrics_groups_max: read.unsigned("heizer.metrics.groups.max"),
+            metrics_lags_max: read.unsigned("heizer.metrics.lags.max"),
             socket_request_max_bytes: read.unsigned("socket.request.max.bytes"),
             max_connections: read.unsigned("max.connections"),
             max_connections_per_ip: read.unsigned("max.connections.per.ip"),
             connections_max_idle: u64::try_from(idle_ms).ok().map(Duration::from_millis),
             fetch_max_bytes: read.unsigned("fetch.max.bytes"),
+            request_partitions_max: read.unsigned("max.request.partition.size.limit"),
             fetch_sessions_max: read.unsigned("max.incremental.fetch.session.cache.slots"),
             auto_create_topics: read.value("auto.create.topics.enable").into_bool(),
             num_partitions: read.unsigned("num.partitions"),
@@ -241,10 +283,8 @@ impl BrokerConfig {
             group_max_session_timeout_ms: read.int("group.max.session.timeout.ms"),
             group_max_size: read.unsigned("group.max.size"),
             group_initial_rebalance_delay_ms: read.int("group.initial.rebalance.delay.ms"),
-            values,
-        };
-        config.check()?;
-        Ok(config)
+            layers,
+        }
     }
 
     /// What no single setting can tell.
@@ -275,14 +315,23 @@ impl BrokerConfig {
         if self.log_dirs.is_empty() {
             return refuse("log.dirs", ",".to_owned(), "at least one directory");
         }
-        if let Some(Value::List(several)) = self.values.broker("heizer.admin.listen").filter(has_several) {
+        if let Some(Value::List(several)) = self.layers.broker("heizer.admin.listen").filter(has_several) {
             return refuse("heizer.admin.listen", several.join(","), "one HOST:PORT");
         }
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms {
             let value = self.group_min_session_timeout_ms.to_string();
             return refuse("group.min.session.timeout.ms", value, "at most group.max.session.timeout.ms");
         }
+        if let Err(error) = self.check_lags() {
+            return refuse(&error.name, error.value, "at most log.cleaner.max.compaction.lag.ms");
+        }
         Ok(())
+    }
+
+    /// What the defaults of topics say goes together.
+    pub(super) fn check_lags(&self) -> Result<(), InvalidConfig> {
+        let (min, max) = ("log.cleaner.min.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms");
+        TopicConfig::defaults(self).check_lags(min, max)
     }
 }
 
@@ -293,17 +342,17 @@ impl Default for BrokerConfig {
 }
 
 /// What `log.dirs` names, or `log.dir` where only that was set.
-fn log_dirs(values: &Values) -> Vec<PathBuf> {
-    let name = match (values.explicit("log.dirs"), values.explicit("log.dir")) {
+fn log_dirs(layers: &Layers) -> Vec<PathBuf> {
+    let name = match (layers.fixed.explicit("log.dirs"), layers.fixed.explicit("log.dir")) {
         (None, Some(_)) => "log.dir",
         _ => "log.dirs",
     };
-    let text = values.broker(name).map(Value::into_text).unwrap_or_default();
+    let text = layers.broker(name).map(Value::into_text).unwrap_or_default();
     split_list(&text).into_iter().map(PathBuf::from).collect()
 }
 
-fn metadata_log_dir(values: &Values, log_dirs: &[PathBuf]) -> Result<usize, ConfigError> {
-    let Some(wanted) = values.broker("metadata.log.dir").map(Value::into_text) else { return Ok(0) };
+fn metadata_log_dir(layers: &Layers, log_dirs: &[PathBuf]) -> Result<usize, ConfigError> {
+    let Some(wanted) = layers.broker("metadata.log.dir").map(Value::into_text) else { return Ok(0) };
     let is_wanted = |path: &PathBuf| lexical(path) == lexical(Path::new(&wanted));
     log_dirs.iter().position(is_wanted).ok_or_else(|| ConfigError::Value {
         origin: "settings".to_owned(),
@@ -362,8 +411,27 @@ fn set(values: &mut Values, origin: &str, name: &str, text: &str) -> Result<(), 
     Ok(())
 }
 
+/// What was set at run time; what is refused of it is told of.
+fn dynamic<'a>(
+    settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+    refused: &mut Vec<InvalidConfig>,
+) -> Values {
+    let mut values = Values::default();
+    for (name, text) in settings {
+        let changes = |def: &&ConfigDef| def.scope.of_broker() && def.update_mode != UpdateMode::ReadOnly;
+        let parsed = match definition(name).filter(changes) {
+            Some(def) => def.parse(text).map(|value| values.set(def, value)),
+            None => Err("no setting of this name changes at run time".to_owned()),
+        };
+        if let Err(reason) = parsed {
+            refused.push(InvalidConfig { name: name.to_owned(), value: text.to_owned(), reason });
+        }
+    }
+    values
+}
+
 /// What might have been meant by an unknown name: the broker's name of a topic setting, or one spelt alike.
-fn hint(name: &str) -> String {
+pub(super) fn hint(name: &str) -> String {
     if let Some(synonym) = definition(name).and_then(|def| def.synonyms.first()) {
         return format!("; a topic's {name} has its broker-wide default in {}", synonym.name);
     }
@@ -376,7 +444,7 @@ fn hint(name: &str) -> String {
 }
 
 /// Insertions, removals and replacements of bytes between two names.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.bytes().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);
@@ -390,7 +458,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Reads broker settings in the types of their definitions; a name or type that the registry doesn't have panics.
-struct Reader<'a>(&'a Values);
+struct Reader<'a>(&'a Layers);
 
 impl Reader<'_> {
     fn value(&self, name: &'static str) -> Value {
@@ -498,6 +566,10 @@ mod tests {
             ),
             ("heizer.admin.listen = 'A://a:1,B://b:2'", "allowed: one HOST:PORT"),
             ("group.min.session.timeout.ms = 9000000", "at most group.max.session.timeout.ms"),
+            (
+                "log.cleaner.min.compaction.lag.ms = 9\nlog.cleaner.max.compaction.lag.ms = 8",
+                "log.cleaner.min.compaction.lag.ms cannot be `9`; allowed: at most log.cleaner.max.compaction.lag.ms",
+            ),
         ];
         for (text, expected) in table {
             let error = load(text, &[]).expect_err(text).to_string();
@@ -521,6 +593,18 @@ mod tests {
         assert_eq!(dirs("log.dirs = ['/a', '/b']\nmetadata.log.dir = '/b/'"), ("/a /b".to_owned(), 1));
         assert_eq!(dirs("log.dir = '/x'"), ("/x".to_owned(), 0));
         assert_eq!(dirs("log.dir = '/x'\nlog.dirs = '/y'"), ("/y".to_owned(), 0));
+    }
+
+    #[test]
+    fn what_is_set_at_run_time_holds_as_far_as_it_may() {
+        let file = BrokerConfig::from_settings([("max.connections", "5"), ("node.id", "3")]).expect("valid");
+        let cluster = [("max.connections", "6"), ("node.id", "9"), ("log.retention.ms", "soon")];
+        let (config, refused) = file.with_dynamic(cluster, [("max.connections.per.ip", "2")]);
+        assert_eq!((config.max_connections, config.max_connections_per_ip, config.node_id), (6, 2, 3));
+        let names: Vec<_> = refused.iter().map(|error| error.name.as_str()).collect();
+        assert_eq!(names, ["node.id", "log.retention.ms"]);
+        let (config, _) = config.with_dynamic([], []);
+        assert_eq!(config, file, "nothing is left of it");
     }
 
     #[test]

@@ -27,13 +27,32 @@ impl Scope {
     }
 }
 
-/// When a setting can change.
+/// When, and for whom, a setting of the broker can change. Those of a topic always can, for that topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateMode {
     /// At a start of the broker.
     ReadOnly,
-    /// At any time: every topic setting.
-    Dynamic,
+    /// At any time, for all brokers of the cluster or for one of them.
+    ClusterWide,
+    /// At any time, for one broker.
+    PerBroker,
+}
+
+impl UpdateMode {
+    /// Kafka's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            UpdateMode::ReadOnly => "read-only",
+            UpdateMode::ClusterWide => "cluster-wide",
+            UpdateMode::PerBroker => "per-broker",
+        }
+    }
+}
+
+impl fmt::Display for UpdateMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// What a setting's text may be. Bounds are inclusive.
@@ -75,6 +94,8 @@ pub struct ConfigDef {
     pub scope: Scope,
     /// What its text may be.
     pub kind: Kind,
+    /// When it can change.
+    pub update_mode: UpdateMode,
     /// Its text where nobody says anything; none: unset.
     pub default: Option<&'static str>,
     /// What it does, for people.
@@ -89,9 +110,9 @@ impl ConfigDef {
         false
     }
 
-    /// When it can change.
-    pub fn update_mode(&self) -> UpdateMode {
-        if self.scope.of_topic() { UpdateMode::Dynamic } else { UpdateMode::ReadOnly }
+    /// Whether it holds several values, which can be added and taken away one by one.
+    pub fn is_list(&self) -> bool {
+        matches!(self.kind, Kind::ListOf(_) | Kind::Endpoints)
     }
 
     /// The value that `text` means, or why it means none.

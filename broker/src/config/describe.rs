@@ -10,6 +10,10 @@ use super::topic::{InvalidConfig, TopicConfig};
 pub enum ConfigSource {
     /// Set for the topic.
     Topic = 1,
+    /// Set at run time, for this broker.
+    DynamicBroker = 2,
+    /// Set at run time, for all brokers.
+    DynamicDefault = 3,
     /// Set in the configuration file or on the command line.
     StaticBroker = 4,
     /// The built-in default.
@@ -78,13 +82,24 @@ impl BrokerConfig {
         let defs = sorted(|def| def.scope.of_broker());
         defs.into_iter()
             .map(|def| {
-                let explicit = self.values.explicit(def.name).is_some();
-                let source = if explicit { ConfigSource::StaticBroker } else { ConfigSource::Default };
-                let value = self.values.broker(def.name).map(|value| value.to_string());
-                // A broker's settings change at a start, also those that a topic may set for itself at any time.
-                row(def, value, source, true, self.values.synonyms(def))
+                let (value, source) = match self.layers.resolve(def) {
+                    Some((value, source)) => (Some(value.to_string()), source),
+                    None => (None, ConfigSource::Default),
+                };
+                let read_only = def.update_mode == UpdateMode::ReadOnly;
+                row(def, value, source, read_only, self.layers.synonyms(def))
             })
             .collect()
+    }
+
+    /// What is set for all brokers at run time, sorted by name.
+    pub fn describe_all_brokers(&self) -> Vec<ConfigRow> {
+        let rows = self.layers.cluster.all().map(|(def, value)| {
+            let (value, source) = (value.to_string(), ConfigSource::DynamicDefault);
+            let own = ConfigSynonym { name: def.name, value: value.clone(), source };
+            row(def, Some(value), source, false, vec![own])
+        });
+        rows.collect()
     }
 
     /// All settings of a topic that has these overrides, sorted by name.
@@ -95,20 +110,19 @@ impl BrokerConfig {
         let set = TopicConfig::parse_overrides(overrides)?;
         let defs = sorted(|def| def.scope.of_topic());
         let rows = defs.into_iter().map(|def| {
-            let mut synonyms = self.values.synonyms(def);
+            let mut synonyms = self.layers.synonyms(def);
             let (value, source) = match set.explicit(def.name) {
                 Some(value) => {
-                    let value = value.to_string();
-                    let source = ConfigSource::Topic;
-                    synonyms.insert(0, ConfigSynonym { name: def.name, value: value.clone(), source });
-                    (value, source)
+                    let (name, value, source) = (def.name, value.to_string(), ConfigSource::Topic);
+                    synonyms.insert(0, ConfigSynonym { name, value: value.clone(), source });
+                    (Some(value), source)
                 }
-                None if self.values.topic_default_is_explicit(def) => {
-                    (self.values.topic_default(def).to_string(), ConfigSource::StaticBroker)
-                }
-                None => (self.values.topic_default(def).to_string(), ConfigSource::Default),
+                None => match self.layers.resolve(def) {
+                    Some((value, source)) => (Some(value.to_string()), source),
+                    None => (None, ConfigSource::Default),
+                },
             };
-            row(def, Some(value), source, def.update_mode() == UpdateMode::ReadOnly, synonyms)
+            row(def, value, source, false, synonyms)
         });
         Ok(rows.collect())
     }
@@ -201,15 +215,68 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_shows_every_setting_of_its_own_read_only() {
+    fn a_broker_shows_every_setting_of_its_own_and_which_can_change() {
         // contract P9
         let rows = config(&[("num.partitions", "3")]).describe_broker();
-        assert!(rows.is_sorted_by_key(|row| row.name) && rows.iter().all(|row| row.read_only));
+        assert!(rows.is_sorted_by_key(|row| row.name));
         assert!(rows.iter().all(|row| row.name != "retention.ms"));
         assert_eq!(find(&rows, "log.retention.ms").value, None);
         let row = find(&rows, "num.partitions");
         assert_eq!((row.value.as_deref(), row.source), (Some("3"), ConfigSource::StaticBroker));
         assert_eq!(find(&rows, "log.cleanup.policy").config_type, ConfigType::List);
         assert_eq!(find(&rows, "log.cleaner.min.cleanable.ratio").value.as_deref(), Some("0.5"));
+        for (name, read_only) in [
+            ("num.partitions", true),
+            ("log.retention.hours", true),
+            ("log.retention.ms", false),
+            ("min.insync.replicas", false),
+            ("max.connections", false),
+            ("heizer.disk.reserve.bytes", false),
+        ] {
+            assert_eq!(find(&rows, name).read_only, read_only, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_at_run_time_goes_before_the_file_and_for_one_broker_before_all() {
+        // contract P9
+        let file = config(&[("log.retention.hours", "2"), ("log.segment.bytes", "2097152")]);
+        let cluster = [("log.retention.ms", "30"), ("log.segment.bytes", "3145728")];
+        let (config, refused) = file.with_dynamic(cluster, [("log.retention.ms", "20")]);
+        assert_eq!(refused, []);
+        let order = |row: &ConfigRow| -> Vec<(&'static str, String, i8)> {
+            row.synonyms.iter().map(|s| (s.name, s.value.clone(), s.source as i8)).collect()
+        };
+        let expected = vec![
+            ("log.retention.ms", "20".to_owned(), 2),
+            ("log.retention.ms", "30".to_owned(), 3),
+            ("log.retention.hours", "2".to_owned(), 4),
+            ("log.retention.hours", "168".to_owned(), 5),
+        ];
+        let rows = config.describe_topic([]).expect("no overrides");
+        let row = find(&rows, "retention.ms");
+        assert_eq!((row.value.as_deref(), row.source), (Some("20"), ConfigSource::DynamicBroker));
+        assert_eq!(order(row), expected);
+        let row = find(&rows, "segment.bytes");
+        assert_eq!((row.value.as_deref(), row.source), (Some("3145728"), ConfigSource::DynamicDefault));
+        let rows = config.describe_topic([("retention.ms", "10")]).expect("valid");
+        let row = find(&rows, "retention.ms");
+        assert_eq!((row.value.as_deref(), row.source), (Some("10"), ConfigSource::Topic));
+        assert_eq!(order(row)[1..], expected);
+        let rows = config.describe_broker();
+        let row = find(&rows, "log.retention.ms");
+        assert_eq!((row.value.as_deref(), row.source), (Some("20"), ConfigSource::DynamicBroker));
+        assert_eq!(order(row), expected[..2]);
+        // Of what is set for all, what is set for one is no part.
+        let rows = config.describe_all_brokers();
+        let values: Vec<_> = rows.iter().map(|row| (row.name, row.value.as_deref(), order(row))).collect();
+        assert_eq!(
+            values,
+            [
+                ("log.retention.ms", Some("30"), vec![("log.retention.ms", "30".to_owned(), 3)]),
+                ("log.segment.bytes", Some("3145728"), vec![("log.segment.bytes", "3145728".to_owned(), 3)]),
+            ]
+        );
+        assert_eq!(file.describe_all_brokers(), []);
     }
 }

@@ -1,10 +1,16 @@
 //! Every setting there is, sorted by subject.
 
-use super::definition::{ConfigDef, Kind, Scope, Synonym};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use super::definition::{ConfigDef, Kind, Scope, Synonym, UpdateMode};
 
 /// The definition of a setting, if there is one of that name.
 pub fn definition(name: &str) -> Option<&'static ConfigDef> {
-    DEFINITIONS.iter().find(|def| def.name == name)
+    // Settings of thousands of topics are read through this one after the other.
+    static BY_NAME: LazyLock<BTreeMap<&'static str, &'static ConfigDef>> =
+        LazyLock::new(|| DEFINITIONS.iter().map(|def| (def.name, def)).collect());
+    BY_NAME.get(name).copied()
 }
 
 const ANY_LONG: Kind = Kind::Long(i64::MIN, i64::MAX);
@@ -31,17 +37,19 @@ const fn times(name: &'static str, scale: i64) -> Synonym {
 
 /// A setting of the broker alone.
 const fn broker(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> ConfigDef {
-    ConfigDef { name, scope: Scope::Broker, kind, default: Some(default), doc, synonyms: &[] }
+    ConfigDef { default: Some(default), ..unset(name, kind, doc) }
 }
 
 /// A setting of the broker that is unset unless somebody sets it.
 const fn unset(name: &'static str, kind: Kind, doc: &'static str) -> ConfigDef {
-    ConfigDef { name, scope: Scope::Broker, kind, default: None, doc, synonyms: &[] }
+    let (scope, update_mode) = (Scope::Broker, UpdateMode::ReadOnly);
+    ConfigDef { name, scope, kind, update_mode, default: None, doc, synonyms: &[] }
 }
 
 /// A topic's setting; its synonyms give the default.
 const fn topic(name: &'static str, kind: Kind, synonyms: &'static [Synonym], doc: &'static str) -> ConfigDef {
-    ConfigDef { name, scope: Scope::Topic, kind, default: None, doc, synonyms }
+    let (scope, update_mode) = (Scope::Topic, UpdateMode::ClusterWide);
+    ConfigDef { name, scope, kind, update_mode, default: None, doc, synonyms }
 }
 
 /// A setting of one name for broker and topic.
@@ -52,7 +60,18 @@ const fn both(
     synonyms: &'static [Synonym],
     doc: &'static str,
 ) -> ConfigDef {
-    ConfigDef { name, scope: Scope::Both, kind, default: Some(default), doc, synonyms }
+    let (scope, update_mode) = (Scope::Both, UpdateMode::ClusterWide);
+    ConfigDef { name, scope, kind, update_mode, default: Some(default), doc, synonyms }
+}
+
+/// A setting of the broker that changes at any time, for all brokers or for one.
+const fn dynamic(def: ConfigDef) -> ConfigDef {
+    ConfigDef { update_mode: UpdateMode::ClusterWide, ..def }
+}
+
+/// A setting of the broker that changes at any time, for one broker.
+const fn per_broker(def: ConfigDef) -> ConfigDef {
+    ConfigDef { update_mode: UpdateMode::PerBroker, ..def }
 }
 
 /// All settings.
@@ -83,12 +102,12 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         Kind::Text,
         "The one of log.dirs that holds the cluster's metadata and is indispensable; unset: the first.",
     ),
-    broker(
+    dynamic(broker(
         "replica.alter.log.dirs.io.max.bytes.per.second",
         long(1),
         "67108864",
         "Bytes a second that each core copies at most while it moves partitions between its directories.",
-    ),
+    )),
     // Cores, memory, raft, the admin listener.
     broker(
         "heizer.cores",
@@ -121,6 +140,30 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "Where /healthz, /readyz and /metrics are served over HTTP.",
     ),
     broker(
+        "heizer.metrics.topics.max",
+        Kind::Int(0, 1_000_000),
+        "1000",
+        "Topics that /metrics shows by name; the others are added up.",
+    ),
+    broker(
+        "heizer.metrics.partitions.max",
+        Kind::Int(0, 10_000_000),
+        "1000",
+        "Partitions whose offsets /metrics shows; all of a topic or none.",
+    ),
+    broker(
+        "heizer.metrics.groups.max",
+        Kind::Int(0, 1_000_000),
+        "1000",
+        "Consumer groups that /metrics shows by name.",
+    ),
+    broker(
+        "heizer.metrics.lags.max",
+        Kind::Int(0, 10_000_000),
+        "10000",
+        "Partitions of consumer groups whose lag /metrics shows; all of a group or none.",
+    ),
+    per_broker(broker(
         "heizer.disk.reserve.bytes",
         Kind::Long(-1, 1 << 50),
         "-1",
@@ -128,7 +171,7 @@ pub static DEFINITIONS: &[ConfigDef] = &[
          KAFKA_STORAGE_ERROR until there is more again, while reading, deleting and committing offsets go on. Never \
          more than a quarter of the file system. -1: 64 MiB, or half of the memory of all cores where that is more; \
          0: only a disk that is full refuses.",
-    ),
+    )),
     // Connections and requests.
     broker(
         "socket.request.max.bytes",
@@ -136,18 +179,18 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "104857600",
         "The largest request. A client that announces a larger one is disconnected.",
     ),
-    broker(
+    dynamic(broker(
         "max.connections",
         int(0),
         INT_MAX,
         "Connections to the broker at a time; more are closed at once.",
-    ),
-    broker(
+    )),
+    dynamic(broker(
         "max.connections.per.ip",
         int(0),
         INT_MAX,
         "Connections from one address at a time; more are closed at once.",
-    ),
+    )),
     broker(
         "connections.max.idle.ms",
         ANY_LONG,
@@ -159,6 +202,12 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         int(1_024),
         "57671680",
         "The most one Fetch response carries, whatever the client asks for.",
+    ),
+    broker(
+        "max.request.partition.size.limit",
+        int(1),
+        "2000",
+        "The most partitions that one DescribeTopicPartitions response carries, whatever the client asks for.",
     ),
     broker(
         "max.incremental.fetch.session.cache.slots",
@@ -195,7 +244,7 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "Whether a replica that may lack acknowledged records can become leader when no other is left.",
     ),
     // What a log takes.
-    broker("message.max.bytes", int(0), "1048588", "Broker default of max.message.bytes."),
+    dynamic(broker("message.max.bytes", int(0), "1048588", "Broker default of max.message.bytes.")),
     topic(
         "max.message.bytes",
         int(0),
@@ -230,57 +279,57 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         &[one("compression.zstd.level")],
         "Accepted for compatibility. Batches stay as the producer compressed them.",
     ),
-    broker(
+    dynamic(broker(
         "log.message.timestamp.type",
         TIMESTAMP_TYPE,
         "CreateTime",
         "Broker default of message.timestamp.type.",
-    ),
+    )),
     topic(
         "message.timestamp.type",
         TIMESTAMP_TYPE,
         &[one("log.message.timestamp.type")],
         "Whether a record keeps its producer's timestamp or gets that of its arrival.",
     ),
-    broker(
+    dynamic(broker(
         "log.message.timestamp.before.max.ms",
         long(0),
         LONG_MAX,
         "Broker default of message.timestamp.before.max.ms.",
-    ),
+    )),
     topic(
         "message.timestamp.before.max.ms",
         long(0),
         &[one("log.message.timestamp.before.max.ms")],
         "How far a producer's timestamp may lie before the broker's clock.",
     ),
-    broker(
+    dynamic(broker(
         "log.message.timestamp.after.max.ms",
         long(0),
         "3600000",
         "Broker default of message.timestamp.after.max.ms.",
-    ),
+    )),
     topic(
         "message.timestamp.after.max.ms",
         long(0),
         &[one("log.message.timestamp.after.max.ms")],
         "How far a producer's timestamp may lie after the broker's clock.",
     ),
-    broker(
+    dynamic(broker(
         "producer.id.expiration.ms",
         int(1),
         "86400000",
         "How long a partition remembers an idempotent producer that sends nothing.",
-    ),
+    )),
     // Segments.
-    broker("log.segment.bytes", SEGMENT_BYTES, "1073741824", "Broker default of segment.bytes."),
+    dynamic(broker("log.segment.bytes", SEGMENT_BYTES, "1073741824", "Broker default of segment.bytes.")),
     topic(
         "segment.bytes",
         SEGMENT_BYTES,
         &[one("log.segment.bytes")],
         "The largest a segment of the log grows.",
     ),
-    unset("log.roll.ms", long(1), "Broker default of segment.ms."),
+    dynamic(unset("log.roll.ms", long(1), "Broker default of segment.ms.")),
     broker(
         "log.roll.hours",
         int(1),
@@ -293,7 +342,7 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         &[one("log.roll.ms"), times("log.roll.hours", HOUR_MS)],
         "A segment older than this is closed even if it is not full, so that retention can remove it.",
     ),
-    unset("log.roll.jitter.ms", long(0), "Broker default of segment.jitter.ms."),
+    dynamic(unset("log.roll.jitter.ms", long(0), "Broker default of segment.jitter.ms.")),
     broker(
         "log.roll.jitter.hours",
         int(0),
@@ -306,28 +355,33 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         &[one("log.roll.jitter.ms"), times("log.roll.jitter.hours", HOUR_MS)],
         "At most so much is taken off segment.ms, by chance, lest all segments roll at once.",
     ),
-    broker("log.index.size.max.bytes", int(4), "10485760", "Broker default of segment.index.bytes."),
+    dynamic(broker("log.index.size.max.bytes", int(4), "10485760", "Broker default of segment.index.bytes.")),
     topic(
         "segment.index.bytes",
         int(4),
         &[one("log.index.size.max.bytes")],
         "The largest a segment's index grows; a full one closes the segment.",
     ),
-    broker("log.index.interval.bytes", int(0), "4096", "Broker default of index.interval.bytes."),
+    dynamic(broker("log.index.interval.bytes", int(0), "4096", "Broker default of index.interval.bytes.")),
     topic(
         "index.interval.bytes",
         int(0),
         &[one("log.index.interval.bytes")],
         "About one index entry is written per so many bytes of log.",
     ),
-    broker("log.preallocate", Kind::Bool, "false", "Broker default of preallocate."),
+    dynamic(broker("log.preallocate", Kind::Bool, "false", "Broker default of preallocate.")),
     topic(
         "preallocate",
         Kind::Bool,
         &[one("log.preallocate")],
         "Accepted for compatibility. Space is always reserved ahead of the log's end, in steps.",
     ),
-    broker("log.segment.delete.delay.ms", long(0), "60000", "Broker default of file.delete.delay.ms."),
+    dynamic(broker(
+        "log.segment.delete.delay.ms",
+        long(0),
+        "60000",
+        "Broker default of file.delete.delay.ms.",
+    )),
     topic(
         "file.delete.delay.ms",
         long(0),
@@ -335,7 +389,7 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "Accepted for Kafka's sake: the files of a removed segment go at once.",
     ),
     // Retention and compaction.
-    unset("log.retention.ms", long(-1), "Broker default of retention.ms."),
+    dynamic(unset("log.retention.ms", long(-1), "Broker default of retention.ms.")),
     unset(
         "log.retention.minutes",
         int(-1),
@@ -357,7 +411,7 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         ],
         "Under the policy delete: records older than this are removed, a segment at a time; -1: age removes nothing.",
     ),
-    broker("log.retention.bytes", ANY_LONG, "-1", "Broker default of retention.bytes."),
+    dynamic(broker("log.retention.bytes", ANY_LONG, "-1", "Broker default of retention.bytes.")),
     topic(
         "retention.bytes",
         ANY_LONG,
@@ -371,7 +425,7 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "300000",
         "How often logs are looked at for what to remove.",
     ),
-    broker("log.cleanup.policy", CLEANUP_POLICY, "delete", "Broker default of cleanup.policy."),
+    dynamic(broker("log.cleanup.policy", CLEANUP_POLICY, "delete", "Broker default of cleanup.policy.")),
     topic(
         "cleanup.policy",
         CLEANUP_POLICY,
@@ -384,57 +438,67 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "true",
         "Whether logs of the policy compact are compacted at all.",
     ),
-    broker(
+    dynamic(broker(
         "log.cleaner.dedupe.buffer.size",
         long(1 << 20),
         "134217728",
         "Memory for the keys of logs that are being compacted, shared out over the cores. A core takes no more than an \
          eighth of heizer.memory.per.core.bytes; a log with more keys takes several rounds.",
-    ),
-    broker(
+    )),
+    dynamic(broker(
         "log.cleaner.backoff.ms",
         long(0),
         "15000",
         "How long the cleaner of a core waits when no log is in need of it.",
-    ),
-    broker(
+    )),
+    dynamic(broker(
         "log.cleaner.io.max.bytes.per.second",
         Kind::Double(1.0, f64::MAX),
         "1.7976931348623157E308",
         "Bytes that the cleaners of all cores together read and write in a second.",
-    ),
-    broker("log.cleaner.delete.retention.ms", long(0), "86400000", "Broker default of delete.retention.ms."),
+    )),
+    dynamic(broker(
+        "log.cleaner.delete.retention.ms",
+        long(0),
+        "86400000",
+        "Broker default of delete.retention.ms.",
+    )),
     topic(
         "delete.retention.ms",
         long(0),
         &[one("log.cleaner.delete.retention.ms")],
         "Under the policy compact: how long the mark of a deleted key is kept.",
     ),
-    broker("log.cleaner.min.compaction.lag.ms", long(0), "0", "Broker default of min.compaction.lag.ms."),
+    dynamic(broker(
+        "log.cleaner.min.compaction.lag.ms",
+        long(0),
+        "0",
+        "Broker default of min.compaction.lag.ms.",
+    )),
     topic(
         "min.compaction.lag.ms",
         long(0),
         &[one("log.cleaner.min.compaction.lag.ms")],
         "Under the policy compact: a record stays as it is for at least this long.",
     ),
-    broker(
+    dynamic(broker(
         "log.cleaner.max.compaction.lag.ms",
         long(1),
         LONG_MAX,
         "Broker default of max.compaction.lag.ms.",
-    ),
+    )),
     topic(
         "max.compaction.lag.ms",
         long(1),
         &[one("log.cleaner.max.compaction.lag.ms")],
         "Under the policy compact: a record stays as it is for at most this long.",
     ),
-    broker(
+    dynamic(broker(
         "log.cleaner.min.cleanable.ratio",
         Kind::Double(0.0, 1.0),
         "0.5",
         "Broker default of min.cleanable.dirty.ratio.",
-    ),
+    )),
     topic(
         "min.cleanable.dirty.ratio",
         Kind::Double(0.0, 1.0),
@@ -450,14 +514,14 @@ pub static DEFINITIONS: &[ConfigDef] = &[
         "When a record counts as written: durable, on stable storage; written, accepted by the device; memory, in this \
          process. Where it is set it goes before flush.messages and flush.ms.",
     ),
-    broker("log.flush.interval.messages", long(1), LONG_MAX, "Broker default of flush.messages."),
+    dynamic(broker("log.flush.interval.messages", long(1), LONG_MAX, "Broker default of flush.messages.")),
     topic(
         "flush.messages",
         long(1),
         &[one("log.flush.interval.messages")],
         "1: every record is durable before it is acknowledged, as without it. Larger values say nothing here.",
     ),
-    unset("log.flush.interval.ms", long(0), "Broker default of flush.ms."),
+    dynamic(unset("log.flush.interval.ms", long(0), "Broker default of flush.ms.")),
     broker(
         "log.flush.scheduler.interval.ms",
         long(0),
@@ -550,6 +614,17 @@ mod tests {
         let names: BTreeSet<&str> = DEFINITIONS.iter().map(|def| def.name).collect();
         assert_eq!(names.len(), DEFINITIONS.len());
         assert!(DEFINITIONS.iter().all(|def| def.doc.ends_with('.')));
+    }
+
+    /// What was set at run time goes before the file whatever its name: so only the strongest name can be set then.
+    #[test]
+    fn of_the_names_that_a_topics_default_has_the_strongest_changes_at_run_time_and_no_other() {
+        for def in DEFINITIONS.iter().filter(|def| def.scope.of_topic()) {
+            let modes: Vec<_> =
+                def.synonyms.iter().map(|s| definition(s.name).map(|def| def.update_mode)).collect();
+            assert_eq!(modes[0], Some(UpdateMode::ClusterWide), "{}", def.name);
+            assert!(modes[1..].iter().all(|mode| *mode == Some(UpdateMode::ReadOnly)), "{}", def.name);
+        }
     }
 
     #[test]

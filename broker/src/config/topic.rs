@@ -4,8 +4,9 @@ use heizer_storage::{FLUSH_UNSET, Level, LogConfig};
 
 use super::broker::BrokerConfig;
 use super::definition::{ConfigDef, Value};
+use super::describe::ConfigSource;
 use super::registry::definition;
-use super::values::{Values, known};
+use super::values::{Layers, Values, known};
 
 /// A topic setting that cannot be what it was asked to be; the wire calls it INVALID_CONFIG.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,28 +74,50 @@ pub struct TopicConfig {
 }
 
 impl TopicConfig {
-    /// The settings of a topic with these overrides.
+    /// The settings of a topic with these overrides, which are refused if any of them cannot be, or they do not go
+    /// together.
     pub fn parse<'a>(
         defaults: &BrokerConfig,
         overrides: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<TopicConfig, InvalidConfig> {
         let set = TopicConfig::parse_overrides(overrides)?;
-        let read = Reader { broker: &defaults.values, set: &set };
-        let config = TopicConfig::read(&read, defaults);
-        if config.min_compaction_lag_ms > config.max_compaction_lag_ms {
-            return Err(InvalidConfig {
-                name: "min.compaction.lag.ms".to_owned(),
-                value: config.min_compaction_lag_ms.to_string(),
-                reason: format!("allowed: at most max.compaction.lag.ms, {}", config.max_compaction_lag_ms),
-            });
-        }
+        let config = TopicConfig::read(&Reader { broker: &defaults.layers, set: &set }, defaults);
+        config.check_lags("min.compaction.lag.ms", "max.compaction.lag.ms")?;
         Ok(config)
+    }
+
+    /// The settings of a topic with overrides that were checked when they were set. What is not understood all the same
+    /// is left out, and told of.
+    pub fn effective<'a>(
+        defaults: &BrokerConfig,
+        overrides: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> (TopicConfig, Vec<InvalidConfig>) {
+        let (mut set, mut refused) = (Values::default(), Vec::new());
+        for (name, text) in overrides {
+            match parse_override(name, text) {
+                Ok((def, value)) => set.set(def, value),
+                Err(error) => refused.push(error),
+            }
+        }
+        (TopicConfig::read(&Reader { broker: &defaults.layers, set: &set }, defaults), refused)
     }
 
     /// The broker's defaults: what a topic without overrides has.
     pub fn defaults(broker: &BrokerConfig) -> TopicConfig {
         let set = Values::default();
-        TopicConfig::read(&Reader { broker: &broker.values, set: &set }, broker)
+        TopicConfig::read(&Reader { broker: &broker.layers, set: &set }, broker)
+    }
+
+    /// What the two settings of these names say goes together.
+    pub(super) fn check_lags(&self, min: &str, max: &str) -> Result<(), InvalidConfig> {
+        if self.min_compaction_lag_ms <= self.max_compaction_lag_ms {
+            return Ok(());
+        }
+        Err(InvalidConfig {
+            name: min.to_owned(),
+            value: self.min_compaction_lag_ms.to_string(),
+            reason: format!("allowed: at most {max}, {}", self.max_compaction_lag_ms),
+        })
     }
 
     fn read(read: &Reader<'_>, defaults: &BrokerConfig) -> TopicConfig {
@@ -156,32 +179,41 @@ impl TopicConfig {
     ) -> Result<Values, InvalidConfig> {
         let mut set = Values::default();
         for (name, text) in overrides {
-            let invalid = |reason| InvalidConfig { name: name.to_owned(), value: text.to_owned(), reason };
-            let def = definition(name).filter(|def| def.scope.of_topic());
-            let def = def.ok_or_else(|| invalid("there is no topic setting of this name".to_owned()))?;
-            let value = def.parse(text).map_err(|reason| invalid(format!("allowed: {reason}")))?;
+            let (def, value) = parse_override(name, text)?;
             set.set(def, value);
         }
         Ok(set)
     }
 }
 
+fn parse_override(name: &str, text: &str) -> Result<(&'static ConfigDef, Value), InvalidConfig> {
+    let invalid = |reason| InvalidConfig { name: name.to_owned(), value: text.to_owned(), reason };
+    let def = definition(name).filter(|def| def.scope.of_topic());
+    let def = def.ok_or_else(|| invalid("there is no topic setting of this name".to_owned()))?;
+    let value = def.parse(text).map_err(|reason| invalid(format!("allowed: {reason}")))?;
+    Ok((def, value))
+}
+
 /// Reads topic settings in the types of their definitions. A name or type that the registry doesn't have is a bug
 /// and panics; building one [`TopicConfig`] in a test reads them all.
 struct Reader<'a> {
-    broker: &'a Values,
+    broker: &'a Layers,
     set: &'a Values,
 }
 
 impl Reader<'_> {
+    /// Whether anybody set it, for the topic or for the broker.
     fn is_set(&self, name: &'static str) -> bool {
-        self.set.explicit(name).is_some() || self.broker.topic_default_is_explicit(known(name))
+        let of_broker = || self.broker.resolve(known(name)).map(|(_, source)| source);
+        self.set.explicit(name).is_some() || of_broker().is_some_and(|source| source != ConfigSource::Default)
     }
 
     fn value(&self, name: &'static str) -> Value {
         let def: &ConfigDef = known(name);
         assert!(def.scope.of_topic(), "{name} is no topic setting");
-        self.set.explicit(name).cloned().unwrap_or_else(|| self.broker.topic_default(def))
+        let default = || self.broker.resolve(def).map(|(value, _)| value);
+        let value = self.set.explicit(name).cloned().or_else(default);
+        value.expect("the last synonym of every topic setting has a default: tested in the registry")
     }
 
     fn bool(&self, name: &'static str) -> bool {
@@ -277,6 +309,20 @@ mod tests {
         }
         let error = topic(&[], &[("min.compaction.lag.ms", "9"), ("max.compaction.lag.ms", "8")]);
         assert!(error.expect_err("min above max").reason.contains("at most max.compaction.lag.ms, 8"));
+    }
+
+    #[test]
+    fn what_is_not_understood_any_more_is_left_out_and_the_rest_holds() {
+        let overrides = [("cleanup.policy", "compact"), ("no.such.setting", "1"), ("retention.ms", "soon")];
+        let (config, refused) = TopicConfig::effective(&broker(&[]), overrides);
+        assert!(config.cleanup_compact && !config.cleanup_delete);
+        assert_eq!(config.retention_ms, 604_800_000);
+        let names: Vec<_> = refused.iter().map(|error| error.name.as_str()).collect();
+        assert_eq!(names, ["no.such.setting", "retention.ms"]);
+        // A default that does not go with an override makes it no less an override.
+        let defaults = broker(&[("log.cleaner.max.compaction.lag.ms", "8")]);
+        let (config, refused) = TopicConfig::effective(&defaults, [("min.compaction.lag.ms", "9")]);
+        assert_eq!((config.min_compaction_lag_ms, config.max_compaction_lag_ms, refused), (9, 8, vec![]));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::definition::{ConfigDef, Scope, Value};
+use super::definition::{ConfigDef, Scope, Synonym, Value};
 use super::describe::{ConfigSource, ConfigSynonym};
 use super::registry::definition;
 
-/// What was set explicitly: parsed values by name. Anything else has its default.
+/// What was set explicitly in one place: parsed values by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Values {
     set: BTreeMap<&'static str, Value>,
@@ -22,42 +22,82 @@ impl Values {
         self.set.get(name)
     }
 
+    /// All that was set, sorted by name.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static ConfigDef, &Value)> {
+        self.set.iter().map(|(name, value)| (known(name), value))
+    }
+}
+
+/// What the settings of a broker come from. Where none of it says anything, the defaults hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Layers {
+    /// Set for this broker while it ran.
+    pub(super) own: Values,
+    /// Set for all brokers while they ran.
+    pub(super) cluster: Values,
+    /// The configuration file, and over it the command line.
+    pub(super) fixed: Values,
+}
+
+impl Layers {
+    /// The strongest first.
+    fn in_order(&self) -> [(&Values, ConfigSource); 3] {
+        [
+            (&self.own, ConfigSource::DynamicBroker),
+            (&self.cluster, ConfigSource::DynamicDefault),
+            (&self.fixed, ConfigSource::StaticBroker),
+        ]
+    }
+
     /// The broker's value, by its own name; none when it is unset and has no default.
     pub(super) fn broker(&self, name: &str) -> Option<Value> {
         let def = known(name);
         assert!(def.scope.of_broker(), "{name} is no setting of the broker");
-        self.explicit(name).cloned().or_else(|| default_of(def))
+        self.resolve(def).map(|(value, _)| value)
     }
 
-    /// The default that these broker values give a topic setting.
-    pub(super) fn topic_default(&self, def: &ConfigDef) -> Value {
-        let strongest = def.synonyms.iter().find_map(|s| Some(self.broker(s.name)?.scaled(s.scale)));
-        strongest.expect("the last synonym of every topic setting has a default: tested in the registry")
-    }
-
-    /// Whether anything but built-in defaults determines a topic setting's default.
-    pub(super) fn topic_default_is_explicit(&self, def: &ConfigDef) -> bool {
-        def.synonyms.iter().any(|synonym| self.explicit(synonym.name).is_some())
-    }
-
-    /// Everything that could determine a setting, the strongest first, as far as these broker values go.
-    pub(super) fn synonyms(&self, def: &'static ConfigDef) -> Vec<ConfigSynonym> {
-        let own = [super::Synonym { name: def.name, scale: 1 }];
-        let synonyms = if def.scope == Scope::Broker { own.as_slice() } else { def.synonyms };
-        let mut rows = Vec::new();
-        for synonym in synonyms {
-            let of_broker = known(synonym.name);
-            let mut add = |value: &Value, source| {
-                rows.push(ConfigSynonym { name: of_broker.name, value: value.to_string(), source });
-            };
-            if let Some(value) = self.explicit(synonym.name) {
-                add(value, ConfigSource::StaticBroker);
+    /// The value that these layers give a setting, of the broker or of a topic, and where it comes from. None when it
+    /// is unset and has no default, as no topic setting is.
+    pub(super) fn resolve(&self, def: &ConfigDef) -> Option<(Value, ConfigSource)> {
+        let names = names(def);
+        for (values, source) in self.in_order() {
+            let set = names.iter().find_map(|s| Some(values.explicit(s.name)?.clone().scaled(s.scale)));
+            if let Some(value) = set {
+                return Some((value, source));
             }
-            if let Some(value) = default_of(of_broker) {
-                add(&value, ConfigSource::Default);
+        }
+        let default = names.iter().find_map(|s| Some(default_of(known(s.name))?.scaled(s.scale)));
+        default.map(|value| (value, ConfigSource::Default))
+    }
+
+    /// Everything that could determine a setting, the strongest first, as far as these layers go.
+    pub(super) fn synonyms(&self, def: &ConfigDef) -> Vec<ConfigSynonym> {
+        let names = names(def);
+        let mut rows = Vec::new();
+        let mut add = |name, value: &Value, source| {
+            rows.push(ConfigSynonym { name, value: value.to_string(), source });
+        };
+        for (values, source) in self.in_order() {
+            for synonym in &names {
+                if let Some(value) = values.explicit(synonym.name) {
+                    add(synonym.name, value, source);
+                }
+            }
+        }
+        for synonym in &names {
+            if let Some(value) = default_of(known(synonym.name)) {
+                add(synonym.name, &value, ConfigSource::Default);
             }
         }
         rows
+    }
+}
+
+/// The broker's settings that determine one: itself, or what gives a topic's setting its default.
+fn names(def: &ConfigDef) -> Vec<Synonym> {
+    match def.scope {
+        Scope::Broker => vec![Synonym { name: def.name, scale: 1 }],
+        Scope::Topic | Scope::Both => def.synonyms.to_vec(),
     }
 }
 

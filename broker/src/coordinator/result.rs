@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use heizer_wire::ErrorCode;
 use heizer_wire::messages::{
     DeletableGroupResult, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse,
-    SyncGroupResponse,
+    OffsetDeleteResponse, SyncGroupResponse,
 };
 
 /// Milliseconds since the Unix epoch, as the shell's clock tells them.
@@ -84,6 +84,8 @@ pub enum Answer {
     OffsetCommit(OffsetCommitResponse),
     /// To `delete_group`: one row of DeleteGroups' response.
     DeleteGroup(DeletableGroupResult),
+    /// To `delete_offsets`.
+    OffsetDelete(OffsetDeleteResponse),
 }
 
 impl Answer {
@@ -104,6 +106,10 @@ impl Answer {
                 partitions.for_each(|partition| partition.error_code = code.into());
             }
             Self::DeleteGroup(result) => result.error_code = code.into(),
+            Self::OffsetDelete(response) => {
+                response.error_code = code.into();
+                response.topics.clear();
+            }
         }
     }
 }

@@ -17,8 +17,9 @@
 //! | `log-directories` | which directories have held logs, by id and path: one that is missing may have some still |
 //!
 //! `survey.rs` looks at them all at a start, `plan.rs` says from that where every partition is, `placer.rs` where a new
-//! one goes.
+//! one goes. `glance.rs` looks at one without touching it.
 
+mod glance;
 mod placer;
 mod plan;
 mod survey;
@@ -31,6 +32,7 @@ use heizer_runtime::fs as async_fs;
 
 use crate::metadata::Layout;
 
+pub use glance::Glance;
 pub use placer::Placer;
 pub use plan::{Place, Plan, free_bytes};
 pub use survey::{DirFacts, Survey};
@@ -151,38 +153,50 @@ fn create_durably(path: &Path) -> io::Result<()> {
 }
 
 fn check_format(directory: &Path) -> Result<(), DataDirError> {
+    if format_of(directory)?.is_some() {
+        return Ok(());
+    }
     let path = directory.join(FORMAT_FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return fs::write(&path, format!("{FORMAT}\n"))
-                .map_err(|source| DataDirError::Io { path, source });
-        }
-        Err(source) => return Err(DataDirError::Io { path, source }),
-    };
+    fs::write(&path, format!("{FORMAT}\n")).map_err(|source| DataDirError::Io { path, source })
+}
+
+/// The format that the directory is in, one that this version reads; none in a new one.
+fn format_of(directory: &Path) -> Result<Option<u32>, DataDirError> {
+    let path = directory.join(FORMAT_FILE);
+    let Some(text) = read_if_there(&path)? else { return Ok(None) };
     match text.trim().parse::<u32>() {
         Ok(found) if found > FORMAT => Err(DataDirError::Newer { path: directory.to_owned(), found }),
-        Ok(_) => Ok(()),
+        Ok(found) => Ok(Some(found)),
         Err(_) => Err(DataDirError::NotAFormat { path, text: text.trim().to_owned() }),
     }
 }
 
 /// Marks the directory as the broker's, or finds that it is another's.
 fn check_owner(directory: &Path, node_id: i32) -> Result<(), DataDirError> {
-    let path = directory.join(META);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = format!("version=1\nnode.id={node_id}\n");
-            return fs::write(&path, text).map_err(|source| DataDirError::Io { path, source });
-        }
-        Err(source) => return Err(DataDirError::Io { path, source }),
-    };
-    let found = text.lines().find_map(|line| line.strip_prefix("node.id=")).unwrap_or_default().trim();
-    if found == node_id.to_string() {
+    if is_owned(directory, node_id)? {
         return Ok(());
     }
+    let path = directory.join(META);
+    let text = format!("version=1\nnode.id={node_id}\n");
+    fs::write(&path, text).map_err(|source| DataDirError::Io { path, source })
+}
+
+/// Whether the directory is marked as this broker's; one that is marked as another's is an error.
+fn is_owned(directory: &Path, node_id: i32) -> Result<bool, DataDirError> {
+    let Some(text) = read_if_there(&directory.join(META))? else { return Ok(false) };
+    let found = text.lines().find_map(|line| line.strip_prefix("node.id=")).unwrap_or_default().trim();
+    if found == node_id.to_string() {
+        return Ok(true);
+    }
     Err(DataDirError::OtherNode { path: directory.to_owned(), found: found.to_owned(), asked: node_id })
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>, DataDirError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DataDirError::Io { path: path.to_owned(), source }),
+    }
 }
 
 /// Whether the last process that held the directory closed every log. The marker goes, for now there is one that may

@@ -1,7 +1,7 @@
 //! The cluster group's state: what exists. Topics with their ids, assignments and configs, brokers, id blocks.
 //! Deterministic and without I/O; the raft group calls [`ClusterState::apply`].
 
-use super::command::{ClusterCommand, NewTopic};
+use super::command::{ClusterCommand, NewTopic, put_broker, take_broker};
 use super::image::ImageChange;
 use super::names::{TopicNameError, check_topic_name, collision_key};
 use super::outcome::{ClusterError, ClusterOutcome};
@@ -21,10 +21,14 @@ pub const PRODUCER_ID_BLOCK_MAX: u32 = 1_000_000;
 /// Longest cluster id.
 pub const CLUSTER_ID_BYTES_MAX: usize = 64;
 
-const SNAPSHOT_VERSION: u8 = 1;
+/// Version 1 has no settings of brokers.
+const SNAPSHOT_VERSION: u8 = 2;
 
 /// A topic's configs: only what differs from the broker's defaults.
 pub type Configs = Arc<BTreeMap<String, String>>;
+
+/// What is set for brokers at run time, by broker; under none what is set for all.
+pub type BrokerConfigs = BTreeMap<Option<i32>, Configs>;
 
 /// A topic as the cluster group knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +68,7 @@ pub struct ClusterState {
     /// Topic by the key in which names collide: at most one topic has it.
     by_key: BTreeMap<String, Uuid>,
     brokers: BTreeMap<i32, Arc<BrokerRecord>>,
+    broker_configs: BrokerConfigs,
     next_producer_id: i64,
     /// For the image; not part of the state.
     changes: Vec<ImageChange>,
@@ -104,6 +109,11 @@ impl ClusterState {
     /// A broker by id.
     pub fn broker(&self, id: i32) -> Option<&Arc<BrokerRecord>> {
         self.brokers.get(&id)
+    }
+
+    /// What is set for a broker at run time, or with none for all of them.
+    pub fn broker_configs(&self, broker: Option<i32>) -> Configs {
+        self.broker_configs.get(&broker).cloned().unwrap_or_default()
     }
 
     /// What has changed since the last call, for the image's builder. After a restore: everything.
@@ -160,6 +170,9 @@ impl ClusterState {
             }
             ClusterCommand::AllocateProducerIds { count } => self.allocate_producer_ids(count),
             ClusterCommand::SetClusterId { id } => self.set_cluster_id(id),
+            ClusterCommand::SetBrokerConfigs { broker, changes } => {
+                Ok(self.set_broker_configs(broker, changes))
+            }
         };
         outcome.unwrap_or_else(ClusterOutcome::Rejected)
     }
@@ -195,15 +208,28 @@ impl ClusterState {
         changes: Vec<(String, Option<String>)>,
     ) -> Result<ClusterOutcome, ClusterError> {
         let mut record = TopicRecord::clone(self.topics.get(&id).ok_or(ClusterError::UnknownTopicId)?);
-        let configs = Arc::make_mut(&mut record.configs);
-        for (key, value) in changes {
-            match value {
-                Some(value) => configs.insert(key, value),
-                None => configs.remove(&key),
-            };
-        }
+        change(&mut record.configs, changes);
         self.put_topic(record);
         Ok(ClusterOutcome::Done)
+    }
+
+    fn set_broker_configs(
+        &mut self,
+        broker: Option<i32>,
+        changes: Vec<(String, Option<String>)>,
+    ) -> ClusterOutcome {
+        let mut configs = self.broker_configs(broker);
+        change(&mut configs, changes);
+        self.put_broker_configs(broker, configs);
+        ClusterOutcome::Done
+    }
+
+    fn put_broker_configs(&mut self, broker: Option<i32>, configs: Configs) {
+        match configs.is_empty() {
+            true => self.broker_configs.remove(&broker),
+            false => self.broker_configs.insert(broker, configs.clone()),
+        };
+        self.changes.push(ImageChange::BrokerConfigs { broker, configs });
     }
 
     fn create_partitions(
@@ -285,20 +311,21 @@ impl ClusterState {
             w.array16(t.id.as_bytes());
             w.len(t.replicas.len());
             t.replicas.iter().for_each(|replicas| put_ids(&mut w, replicas));
-            w.len(t.configs.len());
-            for (key, value) in t.configs.iter() {
-                w.str(key);
-                w.str(value);
-            }
+            put_configs(&mut w, &t.configs);
+        }
+        w.len(self.broker_configs.len());
+        for (broker, configs) in &self.broker_configs {
+            put_broker(&mut w, *broker);
+            put_configs(&mut w, configs);
         }
         w.finish()
     }
 
     fn decode(input: &[u8]) -> Result<ClusterState, DecodeError> {
         let mut r = Reader::new(input);
-        match r.u8()? {
-            SNAPSHOT_VERSION => {}
-            other => return Err(DecodeError::Unknown(other)),
+        let version = r.u8()?;
+        if !(1..=SNAPSHOT_VERSION).contains(&version) {
+            return Err(DecodeError::Unknown(version));
         }
         let mut state = ClusterState { changes: vec![ImageChange::ClusterReset], ..ClusterState::default() };
         state.cluster_id = r.opt_str()?.map(Arc::from);
@@ -322,15 +349,41 @@ impl ClusterState {
             let partitions = r.count(1)?;
             let replicas =
                 (0..partitions).map(|_| take_ids(&mut r).map(Arc::from)).collect::<Result<_, _>>()?;
-            let mut configs = BTreeMap::new();
-            for _ in 0..r.count(2)? {
-                configs.insert(r.str()?.to_owned(), r.str()?.to_owned());
-            }
-            state.put_topic(TopicRecord { name, id, replicas, configs: Arc::new(configs) });
+            let configs = take_configs(&mut r)?;
+            state.put_topic(TopicRecord { name, id, replicas, configs });
+        }
+        let broker_configs = if version >= 2 { r.count(2)? } else { 0 };
+        for _ in 0..broker_configs {
+            let broker = take_broker(&mut r)?;
+            state.put_broker_configs(broker, take_configs(&mut r)?);
         }
         r.finish()?;
         Ok(state)
     }
+}
+
+fn change(configs: &mut Configs, changes: Vec<(String, Option<String>)>) {
+    let configs = Arc::make_mut(configs);
+    for (key, value) in changes {
+        match value {
+            Some(value) => configs.insert(key, value),
+            None => configs.remove(&key),
+        };
+    }
+}
+
+fn put_configs(w: &mut Writer, configs: &Configs) {
+    w.len(configs.len());
+    for (key, value) in configs.iter() {
+        w.str(key);
+        w.str(value);
+    }
+}
+
+fn take_configs(r: &mut Reader<'_>) -> Result<Configs, DecodeError> {
+    let n = r.count(2)?;
+    let pairs = (0..n).map(|_| Ok((r.str()?.to_owned(), r.str()?.to_owned())));
+    pairs.collect::<Result<_, _>>().map(Arc::new)
 }
 
 pub(super) fn put_ids(w: &mut Writer, ids: &[i32]) {

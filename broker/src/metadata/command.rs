@@ -69,6 +69,13 @@ pub enum ClusterCommand {
         /// The id.
         id: String,
     },
+    /// Changes some of what is set for brokers at run time.
+    SetBrokerConfigs {
+        /// The broker; none: all of them.
+        broker: Option<i32>,
+        /// Key and new value; None takes the key back to what the broker's file says.
+        changes: Vec<(String, Option<String>)>,
+    },
 }
 
 impl ClusterCommand {
@@ -95,11 +102,7 @@ impl ClusterCommand {
             ClusterCommand::SetTopicConfigs { id, changes } => {
                 w.u8(2);
                 w.array16(id.as_bytes());
-                w.len(changes.len());
-                for (key, value) in changes {
-                    w.str(key);
-                    w.opt_str(value.as_deref());
-                }
+                put_changes(&mut w, changes);
             }
             ClusterCommand::CreatePartitions { id, total, replicas } => {
                 w.u8(3);
@@ -123,6 +126,11 @@ impl ClusterCommand {
                 w.u8(6);
                 w.str(id);
             }
+            ClusterCommand::SetBrokerConfigs { broker, changes } => {
+                w.u8(7);
+                put_broker(&mut w, *broker);
+                put_changes(&mut w, changes);
+            }
         }
         w.finish()
     }
@@ -141,13 +149,7 @@ impl ClusterCommand {
                 ClusterCommand::CreateTopic(NewTopic { name, id, replicas, configs })
             }
             1 => ClusterCommand::DeleteTopic { id: take_uuid(&mut r)? },
-            2 => {
-                let id = take_uuid(&mut r)?;
-                let n = r.count(2)?;
-                let pair = |r: &mut Reader<'_>| Ok((r.str()?.to_owned(), r.opt_str()?.map(str::to_owned)));
-                let changes = (0..n).map(|_| pair(&mut r)).collect::<Result<_, _>>()?;
-                ClusterCommand::SetTopicConfigs { id, changes }
-            }
+            2 => ClusterCommand::SetTopicConfigs { id: take_uuid(&mut r)?, changes: take_changes(&mut r)? },
             3 => ClusterCommand::CreatePartitions {
                 id: take_uuid(&mut r)?,
                 total: r.u32()?,
@@ -162,6 +164,10 @@ impl ClusterCommand {
             },
             5 => ClusterCommand::AllocateProducerIds { count: r.u32()? },
             6 => ClusterCommand::SetClusterId { id: r.str()?.to_owned() },
+            7 => {
+                let (broker, changes) = (take_broker(&mut r)?, take_changes(&mut r)?);
+                ClusterCommand::SetBrokerConfigs { broker, changes }
+            }
             other => return Err(DecodeError::Unknown(other)),
         };
         r.finish()?;
@@ -279,4 +285,29 @@ fn put_replicas(w: &mut Writer, replicas: &[Vec<i32>]) {
 fn take_replicas(r: &mut Reader<'_>) -> Result<Vec<Vec<i32>>, DecodeError> {
     let n = r.count(1)?;
     (0..n).map(|_| take_ids(r)).collect()
+}
+
+fn put_changes(w: &mut Writer, changes: &[(String, Option<String>)]) {
+    w.len(changes.len());
+    for (key, value) in changes {
+        w.str(key);
+        w.opt_str(value.as_deref());
+    }
+}
+
+fn take_changes(r: &mut Reader<'_>) -> Result<Vec<(String, Option<String>)>, DecodeError> {
+    let n = r.count(2)?;
+    (0..n).map(|_| Ok((r.str()?.to_owned(), r.opt_str()?.map(str::to_owned)))).collect()
+}
+
+/// Whose settings: a broker's, or those of all.
+pub(super) fn put_broker(w: &mut Writer, broker: Option<i32>) {
+    w.bool(broker.is_some());
+    if let Some(id) = broker {
+        w.i32(id);
+    }
+}
+
+pub(super) fn take_broker(r: &mut Reader<'_>) -> Result<Option<i32>, DecodeError> {
+    if r.bool()? { r.i32().map(Some) } else { Ok(None) }
 }

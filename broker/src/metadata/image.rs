@@ -4,7 +4,7 @@
 //! swaps a pointer between tasks. Maps are cut into shared buckets, so that a change of one topic among 10,000
 //! copies a few hundred pointers.
 
-use super::cluster::{BrokerRecord, TopicRecord};
+use super::cluster::{BrokerConfigs, BrokerRecord, Configs, TopicRecord};
 use super::shard::PartitionState;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,13 @@ pub enum ImageChange {
     ClusterId(Arc<str>),
     /// A broker is known, or has changed.
     Broker(Arc<BrokerRecord>),
+    /// What is set at run time has changed.
+    BrokerConfigs {
+        /// For this broker; none: for all of them.
+        broker: Option<i32>,
+        /// What is set now.
+        configs: Configs,
+    },
     /// The controller is known, or isn't any more.
     Controller(Option<i32>),
     /// A topic exists, or its assignment or configs have changed.
@@ -69,6 +76,7 @@ pub struct MetadataImage {
     cluster_id: Option<Arc<str>>,
     controller_id: Option<i32>,
     brokers: Arc<BTreeMap<i32, Arc<BrokerRecord>>>,
+    broker_configs: Arc<BrokerConfigs>,
     by_id: Buckets<Uuid, Arc<TopicImage>>,
     by_name: Buckets<Arc<str>, Uuid>,
 }
@@ -99,6 +107,11 @@ impl MetadataImage {
         self.brokers.get(&id)
     }
 
+    /// What is set for brokers at run time; the same pointer as long as nothing of it changes.
+    pub fn broker_configs(&self) -> &Arc<BrokerConfigs> {
+        &self.broker_configs
+    }
+
     /// A topic by id.
     pub fn topic(&self, id: Uuid) -> Option<&Arc<TopicImage>> {
         self.by_id.get(&id)
@@ -112,6 +125,17 @@ impl MetadataImage {
     /// All topics, in an order that only a change of the set changes.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
         self.by_id.values()
+    }
+
+    /// The topics that `before` does not have, or not as they are here. Looks only where the two differ.
+    pub fn changed_topics<'a>(
+        &'a self,
+        before: &'a MetadataImage,
+    ) -> impl Iterator<Item = &'a Arc<TopicImage>> {
+        let is_new = move |topic: &&Arc<TopicImage>| {
+            before.topic(topic.record.id).is_none_or(|known| !Arc::ptr_eq(known, topic))
+        };
+        self.by_id.differing(&before.by_id).filter(is_new)
     }
 
     /// Number of topics.
@@ -156,6 +180,13 @@ impl ImageBuilder {
             ImageChange::ClusterReset => self.reset(),
             ImageChange::ClusterId(id) => image.cluster_id = Some(id),
             ImageChange::Controller(id) => image.controller_id = id,
+            ImageChange::BrokerConfigs { broker, configs } => {
+                let all = Arc::make_mut(&mut image.broker_configs);
+                match configs.is_empty() {
+                    true => all.remove(&broker),
+                    false => all.insert(broker, configs),
+                };
+            }
             ImageChange::Broker(record) => {
                 Arc::make_mut(&mut image.brokers).insert(record.id, record);
             }
@@ -307,5 +338,11 @@ impl<K: Bucket + Ord + Clone, V: Clone> Buckets<K, V> {
 
     fn values(&self) -> impl Iterator<Item = &V> {
         self.0.iter().flat_map(|bucket| bucket.values())
+    }
+
+    /// What is in buckets that the two do not share.
+    fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a V> {
+        let pairs = self.0.iter().zip(other.0.iter());
+        pairs.filter(|(here, there)| !Arc::ptr_eq(here, there)).flat_map(|(here, _)| here.values())
     }
 }

@@ -126,6 +126,65 @@ fn configs_are_set_and_taken_back() {
     assert_eq!(*configs, BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]));
 }
 
+fn broker_config(broker: Option<i32>, key: &str, value: Option<&str>) -> ClusterCommand {
+    let changes = vec![(key.to_owned(), value.map(str::to_owned))];
+    ClusterCommand::SetBrokerConfigs { broker, changes }
+}
+
+#[test]
+fn what_is_set_for_all_brokers_and_for_one_is_kept_apart_and_told_to_the_image() {
+    let (mut state, mut builder) = (cluster(), ImageBuilder::new());
+    let nothing = builder.apply(state.take_changes());
+    run(&mut state, 3, broker_config(None, "log.retention.ms", Some("5")));
+    run(&mut state, 4, broker_config(Some(2), "log.retention.ms", Some("6")));
+    let set = builder.apply(state.take_changes());
+    let of = |image: &MetadataImage, broker: Option<i32>| image.broker_configs().get(&broker).cloned();
+    let value = |text: &str| Some(Configs::new([("log.retention.ms".to_owned(), text.to_owned())].into()));
+    assert_eq!((of(&set, None), of(&set, Some(2)), of(&set, Some(1))), (value("5"), value("6"), None));
+    assert!(nothing.broker_configs().is_empty(), "an image never changes");
+    run(&mut state, 5, ClusterCommand::CreateTopic(topic("t", 10, 1)));
+    let same = builder.apply(state.take_changes());
+    assert!(std::sync::Arc::ptr_eq(set.broker_configs(), same.broker_configs()));
+    run(&mut state, 6, broker_config(None, "log.retention.ms", None));
+    let taken_back = builder.apply(state.take_changes());
+    assert_eq!((of(&taken_back, None), of(&taken_back, Some(2))), (None, value("6")));
+    assert!(state.broker_configs(None).is_empty() && state.broker_configs(Some(1)).is_empty());
+}
+
+#[test]
+fn a_snapshot_from_before_there_were_settings_of_brokers_is_read() {
+    let mut state = cluster();
+    run(&mut state, 3, ClusterCommand::CreateTopic(topic("t", 10, 2)));
+    let snapshot = state.snapshot();
+    assert_eq!((snapshot[0], snapshot.last()), (2, Some(&0)), "the version, and that no settings follow");
+    let mut old = snapshot[..snapshot.len() - 1].to_vec();
+    old[0] = 1;
+    let mut restored = ClusterState::new();
+    restored.restore(&old);
+    assert_eq!(restored.snapshot(), snapshot);
+}
+
+#[test]
+fn an_image_tells_which_topics_another_one_has_otherwise() {
+    let (mut state, mut builder) = (cluster(), ImageBuilder::new());
+    for n in 1..=300 {
+        run(&mut state, n + 2, ClusterCommand::CreateTopic(topic(&format!("t{n}"), u128::from(n), 1)));
+    }
+    let before = builder.apply(state.take_changes());
+    assert_eq!(before.changed_topics(&MetadataImage::default()).count(), 300);
+    assert_eq!(before.changed_topics(&before).count(), 0);
+    let changes = vec![("retention.ms".to_owned(), Some("5".to_owned()))];
+    run(&mut state, 400, ClusterCommand::SetTopicConfigs { id: id(7), changes });
+    run(&mut state, 401, ClusterCommand::CreatePartitions { id: id(8), total: 2, replicas: vec![vec![1]] });
+    run(&mut state, 402, ClusterCommand::DeleteTopic { id: id(9) });
+    run(&mut state, 403, ClusterCommand::CreateTopic(topic("new", 301, 1)));
+    let after = builder.apply(state.take_changes());
+    let mut changed: Vec<u128> =
+        after.changed_topics(&before).map(|topic| topic.record.id.as_u128()).collect();
+    changed.sort_unstable();
+    assert_eq!(changed, [7, 8, 301]);
+}
+
 #[test]
 fn unknown_commands_are_refused_and_change_nothing() {
     let mut state = cluster();
@@ -220,6 +279,8 @@ fn any_cluster_command() -> impl Strategy<Value = ClusterCommand> {
         2 => (0i32..4, 0u128..3).prop_map(|(n, incarnation)| broker(n, incarnation)),
         1 => (0u32..4).prop_map(|count| ClusterCommand::AllocateProducerIds { count }),
         1 => key().prop_map(|id| ClusterCommand::SetClusterId { id }),
+        2 => (prop::option::of(0i32..3), prop::collection::vec((key(), value()), 0..3))
+            .prop_map(|(broker, changes)| ClusterCommand::SetBrokerConfigs { broker, changes }),
     ]
 }
 
@@ -243,7 +304,7 @@ fn contents(image: &MetadataImage) -> impl PartialEq + std::fmt::Debug + use<> {
     let topics: BTreeMap<_, _> = image.topics().map(|t| (t.record.id, t.clone())).collect();
     let named = topics.values().all(|t| image.topic_named(&t.record.name) == Some(t));
     let brokers: Vec<_> = image.brokers().cloned().collect();
-    (topics, named, brokers, image.cluster_id().map(str::to_owned))
+    (topics, named, brokers, image.broker_configs().clone(), image.cluster_id().map(str::to_owned))
 }
 
 proptest! {

@@ -1,19 +1,13 @@
 //! What one core counts.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use heizer_runtime::net::FileSendCounts;
 use heizer_server::{CloseReason, ServerMetrics};
-use heizer_wire::ApiKey;
 
-/// API keys lie below this; Kafka's largest is in the nineties.
-const API_KEYS_MAX: usize = 128;
-/// Latencies are kept in microseconds up to this; longer ones count as this long.
-const LATENCY_US_MAX: u64 = 60_000_000;
-/// Two significant digits: 1 % off at most, some 20 KiB a histogram.
-const LATENCY_DIGITS: u8 = 2;
+use super::requests::{RequestFigures, RequestMetrics, add_each};
+use super::topics::TopicTable;
 
 /// Counters of one core, since its start. Owned by the core and counted into between its tasks: no atomics, no locks.
 #[derive(Debug)]
@@ -50,10 +44,10 @@ pub struct CoreMetrics {
     pub cleaner_dirty_ratio_max: Cell<f64>,
     /// How long the last round took.
     pub cleaner_last_round: Cell<Duration>,
-    requests: [Cell<u64>; API_KEYS_MAX],
-    errors: [Cell<u64>; API_KEYS_MAX],
-    produce_latency: RefCell<Histogram<u64>>,
-    fetch_latency: RefCell<Histogram<u64>>,
+    /// Requests, by API.
+    pub requests: RequestMetrics,
+    /// What is counted by topic.
+    pub topics: TopicTable,
 }
 
 impl CoreMetrics {
@@ -76,10 +70,8 @@ impl CoreMetrics {
             cleaner_uncleanable: Cell::default(),
             cleaner_dirty_ratio_max: Cell::default(),
             cleaner_last_round: Cell::default(),
-            requests: [const { Cell::new(0) }; API_KEYS_MAX],
-            errors: [const { Cell::new(0) }; API_KEYS_MAX],
-            produce_latency: RefCell::new(latencies()),
-            fetch_latency: RefCell::new(latencies()),
+            requests: RequestMetrics::new(),
+            topics: TopicTable::default(),
         }
     }
 
@@ -88,29 +80,8 @@ impl CoreMetrics {
         counter.set(counter.get().wrapping_add(amount));
     }
 
-    /// Counts a request that was taken up.
-    pub fn count_request(&self, api: ApiKey) {
-        CoreMetrics::add(&self.requests[slot(api)], 1);
-    }
-
-    /// Counts an answer that carries an error anywhere.
-    pub fn count_error(&self, api: ApiKey) {
-        CoreMetrics::add(&self.errors[slot(api)], 1);
-    }
-
-    /// Counts how long a Produce took, from its frame to its answer.
-    pub fn record_produce(&self, took: Duration) {
-        record(&self.produce_latency, took);
-    }
-
-    /// Counts how long a Fetch took, waiting for data included.
-    pub fn record_fetch(&self, took: Duration) {
-        record(&self.fetch_latency, took);
-    }
-
     /// What has been counted so far, with what the core's server and runtime counted, to be sent to another core.
     pub fn snapshot(&self, server: &ServerMetrics) -> CoreSnapshot {
-        let read = |counters: &[Cell<u64>; API_KEYS_MAX]| counters.iter().map(Cell::get).collect();
         CoreSnapshot {
             records_in: self.records_in.get(),
             record_bytes_in: self.record_bytes_in.get(),
@@ -127,19 +98,16 @@ impl CoreMetrics {
             cleaner_uncleanable: self.cleaner_uncleanable.get(),
             cleaner_dirty_ratio_max: self.cleaner_dirty_ratio_max.get(),
             cleaner_last_round: self.cleaner_last_round.get(),
-            requests: read(&self.requests),
-            errors: read(&self.errors),
-            produce_latency: self.produce_latency.borrow().clone(),
-            fetch_latency: self.fetch_latency.borrow().clone(),
+            requests: self.requests.read(),
             connections: server.connections_current.get(),
             connections_opened: server.connections_opened.get(),
             connections_closed: CloseReason::ALL.map(|reason| server.closed(reason)),
             connections_refused: [server.refused_total.get(), server.refused_per_ip.get()],
+            accept_errors: server.accept_errors.get(),
             network_bytes_in: server.bytes_in.get(),
             network_bytes_out: server.bytes_out.get(),
             file_sends: heizer_runtime::net::file_sends(),
             panics: heizer_runtime::task::panics(),
-            log_dirs: Vec::new(),
         }
     }
 }
@@ -148,19 +116,6 @@ impl Default for CoreMetrics {
     fn default() -> CoreMetrics {
         CoreMetrics::new()
     }
-}
-
-fn slot(api: ApiKey) -> usize {
-    usize::from(i16::from(api).unsigned_abs())
-}
-
-fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS).expect("the bounds are valid")
-}
-
-fn record(histogram: &RefCell<Histogram<u64>>, took: Duration) {
-    let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    histogram.borrow_mut().saturating_record(us.max(1));
 }
 
 /// What a core, or all of them together, had counted at some moment.
@@ -183,37 +138,18 @@ pub struct CoreSnapshot {
     /// The greatest of all cores, as the next one.
     pub(super) cleaner_dirty_ratio_max: f64,
     pub(super) cleaner_last_round: Duration,
-    /// By API key.
-    pub(super) requests: Vec<u64>,
-    /// By API key.
-    pub(super) errors: Vec<u64>,
-    pub(super) produce_latency: Histogram<u64>,
-    pub(super) fetch_latency: Histogram<u64>,
+    pub(super) requests: RequestFigures,
     pub(super) connections: u64,
     pub(super) connections_opened: u64,
     /// By reason, in the order of [`CloseReason::ALL`].
     pub(super) connections_closed: [u64; CloseReason::ALL.len()],
     /// By `max.connections`, by `max.connections.per.ip`.
     pub(super) connections_refused: [u64; 2],
+    pub(super) accept_errors: u64,
     pub(super) network_bytes_in: u64,
     pub(super) network_bytes_out: u64,
     pub(super) file_sends: FileSendCounts,
     pub(super) panics: u64,
-    /// The data directories; none until somebody puts them in.
-    pub log_dirs: Vec<LogDirFigures>,
-}
-
-/// A data directory, as a core, or all of them, saw it last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogDirFigures {
-    /// Where it is.
-    pub dir: String,
-    /// Bytes free on its file system.
-    pub free_bytes: u64,
-    /// Bytes that producers leave free.
-    pub reserve_bytes: u64,
-    /// Whether producers are refused for want of space.
-    pub refusing: bool,
 }
 
 impl CoreSnapshot {
@@ -233,6 +169,7 @@ impl CoreSnapshot {
             (&mut self.cleaner_uncleanable, other.cleaner_uncleanable),
             (&mut self.connections, other.connections),
             (&mut self.connections_opened, other.connections_opened),
+            (&mut self.accept_errors, other.accept_errors),
             (&mut self.network_bytes_in, other.network_bytes_in),
             (&mut self.network_bytes_out, other.network_bytes_out),
             (&mut self.file_sends.bytes, other.file_sends.bytes),
@@ -249,32 +186,8 @@ impl CoreSnapshot {
         self.cleaner_dirty_ratio_max = self.cleaner_dirty_ratio_max.max(other.cleaner_dirty_ratio_max);
         self.cleaner_last_round = self.cleaner_last_round.max(other.cleaner_last_round);
         add_each(&mut self.cleaner_bytes, &other.cleaner_bytes);
-        merge_dirs(&mut self.log_dirs, &other.log_dirs);
-        add_each(&mut self.requests, &other.requests);
-        add_each(&mut self.errors, &other.errors);
+        self.requests.merge(&other.requests);
         add_each(&mut self.connections_closed, &other.connections_closed);
         add_each(&mut self.connections_refused, &other.connections_refused);
-        self.produce_latency.add(&other.produce_latency).expect("all have the same bounds");
-        self.fetch_latency.add(&other.fetch_latency).expect("all have the same bounds");
-    }
-}
-
-/// Every core sees the same directories, each by its own last look.
-fn merge_dirs(dirs: &mut Vec<LogDirFigures>, others: &[LogDirFigures]) {
-    for other in others {
-        match dirs.iter_mut().find(|known| known.dir == other.dir) {
-            Some(known) => {
-                known.free_bytes = known.free_bytes.min(other.free_bytes);
-                known.reserve_bytes = known.reserve_bytes.max(other.reserve_bytes);
-                known.refusing |= other.refusing;
-            }
-            None => dirs.push(other.clone()),
-        }
-    }
-}
-
-fn add_each(sums: &mut [u64], amounts: &[u64]) {
-    for (sum, amount) in sums.iter_mut().zip(amounts) {
-        *sum = sum.wrapping_add(*amount);
     }
 }

@@ -3,12 +3,14 @@
 //! One task cleans, a log after the other and always the one that needs it most; another keeps house. Both keep to a
 //! share of the core, and neither has anything of its own per partition.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::future::select;
 use heizer_runtime::collections::HashSet;
 use heizer_runtime::{cores, task, time};
-use heizer_storage::{CompactError, CompactLimits, CompactReport, Pace, StorageError};
+use heizer_storage::{CompactError, CompactLimits, CompactReport, Pace, Rate, StorageError};
 use uuid::Uuid;
 
 use super::Shard;
@@ -37,39 +39,51 @@ struct Cleaner {
 }
 
 impl Cleaner {
-    fn new(config: &BrokerConfig) -> Cleaner {
-        let cores = cores::count().max(1);
-        let dedupe_bytes = config.cleaner_dedupe_buffer_bytes / cores as u64;
-        let map_bytes = dedupe_bytes.min(config.memory_per_core_bytes / MAP_MEMORY_PART);
-        let pace = Pace::new(COMPACTION_SHARE, config.cleaner_io_bytes_per_second / cores as f64);
+    fn new(rate: Rate) -> Cleaner {
+        let pace = Pace::new(COMPACTION_SHARE, rate);
         Cleaner {
-            limits: CompactLimits { map_bytes: usize::try_from(map_bytes).unwrap_or(usize::MAX), pace },
+            limits: CompactLimits { map_bytes: 0, pace },
             pacer: task::Pacer::new(COMPACTION_SHARE),
             uncleanable: HashSet::default(),
             later: HashSet::default(),
         }
     }
+
+    /// Keeps to the settings in force, from the next round on; to their rate at once.
+    fn follow(&mut self, config: &BrokerConfig) {
+        let dedupe_bytes = config.cleaner_dedupe_buffer_bytes / cores::count().max(1) as u64;
+        let map_bytes = dedupe_bytes.min(config.memory_per_core_bytes / MAP_MEMORY_PART);
+        self.limits.map_bytes = usize::try_from(map_bytes).unwrap_or(usize::MAX);
+    }
 }
 
 impl Shard {
-    /// Gives idle memory back and applies retention, for ever.
+    /// Gives idle memory back and applies retention, for ever: in turn, and at once where records were deleted.
     pub(super) async fn keep_house(self: Rc<Self>) {
         let retention_every = self.node.config.retention_check_interval;
-        let mut retention_due = time::now() + retention_every;
+        let sweep_every = SWEEP_INTERVAL.min(retention_every);
+        let (mut sweep_due, mut retention_due) = (time::now() + sweep_every, time::now() + retention_every);
         loop {
-            time::sleep(SWEEP_INTERVAL.min(retention_every)).await;
+            let rest = sweep_due.saturating_duration_since(time::now());
+            if time::timeout(rest, self.deletions.wait()).await.is_ok() {
+                self.apply_retention(self.take_deletions()).await;
+            }
+            if time::now() < sweep_due {
+                continue;
+            }
+            sweep_due = time::now() + sweep_every;
             self.storage.sweep_idle();
             if time::now() >= retention_due {
                 retention_due = time::now() + retention_every;
-                self.apply_retention().await;
+                self.apply_retention(self.partitions()).await;
             }
         }
     }
 
     /// Deletes what retention lets go of, a partition after the other, within the background's share.
-    async fn apply_retention(&self) {
+    async fn apply_retention(&self, partitions: Vec<Rc<Partition>>) {
         let mut pacer = task::Pacer::new(RETENTION_SHARE);
-        for partition in self.partitions() {
+        for partition in partitions {
             let log = partition.log();
             log.expire_producers(time::wall_clock_ms());
             match log.apply_retention(time::wall_clock_ms(), partition.high_watermark()).await {
@@ -88,18 +102,20 @@ impl Shard {
 
     /// Compacts logs as long as the broker serves (contract L9).
     pub(super) async fn keep_clean(self: Rc<Self>) {
-        let config = &self.node.config;
-        if !config.cleaner_enable {
+        if !self.node.config.cleaner_enable {
             return;
         }
-        let mut cleaner = Cleaner::new(config);
+        let mut cleaner = Cleaner::new(self.settings.cleaner_rate.clone());
         while self.is_ready() {
+            let changed = self.settings.changed.listen();
+            cleaner.follow(&self.config());
             match self.neediest(&mut cleaner).await {
                 Some(partition) => self.clean(&mut cleaner, &partition).await,
                 None => {
                     cleaner.later.clear();
                     // Kafka lets it be 0; a look at every log costs something all the same.
-                    time::sleep(config.cleaner_backoff.max(Duration::from_millis(1))).await;
+                    let backoff = self.config().cleaner_backoff.max(Duration::from_millis(1));
+                    select(pin!(time::sleep(backoff)), changed).await;
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! The control plane: topics come and go through the cluster group, their partitions through the shard groups, and
 //! the image tells every core. Runs on the cluster core unless it says otherwise.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,11 +13,13 @@ use heizer_runtime::random;
 use heizer_storage::StorageError;
 use uuid::Uuid;
 
-use super::{Shard, here};
+use super::{OFFSETS_TOPIC, Shard, here};
+use crate::config::AlterError;
 use crate::data_dir::Place;
 use crate::metadata::{
-    CLUSTER_GROUP, ClusterCommand, ClusterError, ClusterOutcome, ImageChange, MetadataImage, NewTopic,
-    PARTITIONS_PER_TOPIC_MAX, PartitionAssignment, ShardCommand, TopicRecord, assign_replicas,
+    CLUSTER_GROUP, ClusterCommand, ClusterError, ClusterOutcome, Growth, GrowthError, ImageChange,
+    MetadataImage, NewTopic, PARTITIONS_PER_TOPIC_MAX, PartitionAssignment, ShardCommand, TopicRecord,
+    assign_replicas,
 };
 
 /// Why the control plane did not do what it was asked.
@@ -41,6 +45,18 @@ pub enum ControlError {
         /// Brokers there are.
         brokers: usize,
     },
+    /// No topic of this name.
+    #[error("topic {topic} does not exist")]
+    UnknownTopic {
+        /// The name.
+        topic: String,
+    },
+    /// A topic does not grow so.
+    #[error(transparent)]
+    Growth(#[from] GrowthError),
+    /// Settings cannot be altered so.
+    #[error(transparent)]
+    Settings(#[from] AlterError),
     /// A state machine answered something else than was asked.
     #[error("an answer that does not fit {0}")]
     Unexpected(&'static str),
@@ -84,27 +100,72 @@ impl Shard {
         if validate_only {
             return Ok(Uuid::nil());
         }
-        let id = topic.id;
+        let (id, partitions) = (topic.id, topic.replicas.len() as i32);
         self.propose_cluster(ClusterCommand::CreateTopic(topic)).await?;
-        let record = self.cluster_state().borrow().topic(id).cloned();
-        // Deleted again in the same breath: that is somebody else's wish.
-        if let Some(record) = record {
-            self.adopt_everywhere(record).await?;
-        }
+        self.adopt_new(id, 0..partitions).await?;
         self.share_image().await?;
         Ok(id)
+    }
+
+    /// Adds partitions to a topic and resolves when every core knows them and every one is open.
+    pub async fn grow_topic(&self, growth: Growth, validate_only: bool) -> Result<(), ControlError> {
+        // What is refused now is not worth an entry in the log; what passes is judged again when it is applied.
+        let before = self.cluster_state().borrow().check_growth(&growth)?;
+        if *growth.topic == *OFFSETS_TOPIC {
+            return Err(GrowthError::Fixed { topic: growth.topic }.into());
+        }
+        let (first, total) = (before.replicas.len() as u32, growth.total.unsigned_abs());
+        let replicas = match growth.assignments {
+            Some(assignments) => assignments,
+            None => self.assign(first, total - first, before.replicas[0].len() as i16)?,
+        };
+        if validate_only {
+            return Ok(());
+        }
+        let id = before.id;
+        match self.propose_cluster(ClusterCommand::CreatePartitions { id, total, replicas }).await {
+            Err(ControlError::Rejected(ClusterError::UnknownTopicId)) => {
+                return Err(ControlError::UnknownTopic { topic: growth.topic });
+            }
+            // Somebody else was faster: it has grown, or what is to be added is another number by now.
+            Err(ControlError::Rejected(error)) => {
+                let now = Growth { topic: growth.topic, total: growth.total, assignments: None };
+                self.cluster_state().borrow().check_growth(&now)?;
+                return Err(error.into());
+            }
+            outcome => outcome?,
+        };
+        self.adopt_new(id, first as i32..growth.total).await?;
+        self.share_image().await
+    }
+
+    /// Replicas of `count` partitions from `first` on, over all brokers.
+    fn assign(&self, first: u32, count: u32, factor: i16) -> Result<Vec<Vec<i32>>, ControlError> {
+        let brokers: Vec<i32> = self.cluster_state().borrow().brokers().map(|b| b.id).collect();
+        let replicas = u16::try_from(factor).unwrap_or(0);
+        assign_replicas(&brokers, first, count, replicas, random::u64())
+            .ok_or(ControlError::TooFewBrokers { factor, brokers: brokers.len() })
+    }
+
+    /// Has partitions that were just added to a topic taken over and opened. Nobody else opens them meanwhile.
+    async fn adopt_new(&self, id: Uuid, partitions: Range<i32>) -> Result<(), ControlError> {
+        let record = self.cluster_state().borrow().topic(id).cloned();
+        // Deleted again in the same breath: that is somebody else's wish.
+        let Some(record) = record else { return Ok(()) };
+        let name = record.name.clone();
+        self.adopt_everywhere(record, partitions.collect()).await?;
+        let is_gone = self.cluster_state().borrow().topic(id).is_none();
+        if is_gone {
+            // Deleted meanwhile: what was opened behind the deletion goes as well.
+            self.drop_everywhere(id, name).await?;
+        }
+        Ok(())
     }
 
     fn new_topic(&self, plan: TopicPlan) -> Result<NewTopic, ControlError> {
         let replicas = match plan.assignments {
             Some(assignments) => assignments,
-            None => {
-                let brokers: Vec<i32> = self.cluster_state().borrow().brokers().map(|b| b.id).collect();
-                let factor = u16::try_from(plan.replication_factor).unwrap_or(0);
-                assign_replicas(&brokers, 0, plan.partitions, factor, random::u64()).ok_or(
-                    ControlError::TooFewBrokers { factor: plan.replication_factor, brokers: brokers.len() },
-                )?
-            }
+            None => self.assign(0, plan.partitions, plan.replication_factor)?,
         };
         let id = Uuid::from_bytes(random_uuid());
         Ok(NewTopic { name: plan.name, id, replicas, configs: plan.configs })
@@ -115,7 +176,11 @@ impl Shard {
         let record = self.cluster_state().borrow().topic(id).cloned();
         self.propose_cluster(ClusterCommand::DeleteTopic { id }).await?;
         self.share_image().await?;
-        let name: Arc<str> = record.map_or_else(|| Arc::from(""), |record| record.name.clone());
+        self.drop_everywhere(id, record.map_or_else(|| Arc::from(""), |record| record.name.clone())).await
+    }
+
+    /// Has every core let go of a topic's partitions, and remove their files.
+    async fn drop_everywhere(&self, id: Uuid, name: Arc<str>) -> Result<(), ControlError> {
         let dropped = cores::call_all(move || {
             let name = name.clone();
             async move { here().drop_topic(id, &name).await }
@@ -124,33 +189,35 @@ impl Shard {
         Ok(())
     }
 
-    /// Has the shard groups on every core take over the topic's partitions, and opens them. Idempotent.
-    pub(super) async fn adopt_everywhere(&self, record: Arc<TopicRecord>) -> Result<(), ControlError> {
-        let cores_concerned = (0..record.replicas.len())
-            .map(|partition| self.node.owner(record.id, partition as i32))
-            .collect::<std::collections::BTreeSet<CoreId>>();
-        let places: Arc<[Place]> = self.places(record.id, record.replicas.len()).await.into();
-        let calls =
-            cores_concerned.into_iter().map(|core| {
-                let (record, places) = (record.clone(), places.clone());
-                async move {
-                    cores::call(core, move || async move { here().adopt(&record, &places).await }).await?
-                }
-            });
+    /// Has the shard groups on every core take over these partitions of a topic, and opens them. Idempotent.
+    pub(super) async fn adopt_everywhere(
+        &self,
+        record: Arc<TopicRecord>,
+        partitions: Vec<i32>,
+    ) -> Result<(), ControlError> {
+        let mut by_core: BTreeMap<CoreId, Vec<(i32, Place)>> = BTreeMap::new();
+        for (partition, place) in self.places(record.id, &partitions).await {
+            by_core.entry(self.node.owner(record.id, partition)).or_default().push((partition, place));
+        }
+        let calls = by_core.into_iter().map(|(core, places)| {
+            let record = record.clone();
+            async move { cores::call(core, move || async move { here().adopt(&record, places).await }).await? }
+        });
         try_join_all(calls).await?;
         Ok(())
     }
 
-    /// On an owner core: its shard groups take over their partitions of a topic, then the logs are opened, each in its
-    /// place.
-    async fn adopt(self: &Rc<Self>, record: &TopicRecord, places: &[Place]) -> Result<(), ControlError> {
-        let mut by_group: std::collections::BTreeMap<GroupId, Vec<PartitionAssignment>> = Default::default();
-        for (partition, replicas) in (0..).zip(&record.replicas) {
-            if self.node.owner(record.id, partition) == self.core {
-                let group = self.node.layout.group_of_partition(record.id, partition).raft_group();
-                let replicas = replicas.to_vec();
-                by_group.entry(group).or_default().push(PartitionAssignment { partition, replicas });
-            }
+    /// On an owner core: its shard groups take over partitions of a topic, then the logs are opened, each in its place.
+    async fn adopt(
+        self: &Rc<Self>,
+        record: &TopicRecord,
+        places: Vec<(i32, Place)>,
+    ) -> Result<(), ControlError> {
+        let mut by_group: BTreeMap<GroupId, Vec<PartitionAssignment>> = BTreeMap::new();
+        for (partition, _) in &places {
+            let group = self.node.layout.group_of_partition(record.id, *partition).raft_group();
+            let (partition, replicas) = (*partition, record.replicas[*partition as usize].to_vec());
+            by_group.entry(group).or_default().push(PartitionAssignment { partition, replicas });
         }
         let raft = self.raft();
         let proposals = by_group.into_iter().map(|(group, partitions)| {
@@ -194,6 +261,7 @@ impl Shard {
         let command = ShardCommand::Remove { topic_id: id }.encode();
         try_join_all(groups.into_iter().map(|group| raft.propose(group, command.clone()))).await?;
         self.groups.topic_deleted(name);
+        self.metrics.topics.forget(id);
         Ok(())
     }
 
@@ -210,7 +278,7 @@ impl Shard {
         }
     }
 
-    fn cluster_state(&self) -> Rc<std::cell::RefCell<crate::metadata::ClusterState>> {
+    pub(super) fn cluster_state(&self) -> Rc<std::cell::RefCell<crate::metadata::ClusterState>> {
         self.cluster.borrow().clone().expect("called on the cluster core")
     }
 

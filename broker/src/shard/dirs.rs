@@ -136,20 +136,21 @@ impl Shard {
         self.dirs.plan.borrow().place(topic_id, index).cloned()
     }
 
-    /// Places for `count` partitions of a topic: where those are that were there at the start, and new ones for the
-    /// others. On the cluster core.
-    pub(super) async fn places(&self, topic_id: Uuid, count: usize) -> Vec<Place> {
+    /// Places for partitions of a topic: where those are that were there at the start, and new ones for the others. On
+    /// the cluster core.
+    pub(super) async fn places(&self, topic_id: Uuid, partitions: &[i32]) -> Vec<(i32, Place)> {
         let dirs = self.dirs();
         let online = dirs.iter().map(|dir| (dir.log_dir.path(), dir.log_dir.failure().is_none()));
         let free = free_bytes(online).await;
         let nowhere = || Place::Offline("no data directory is online".into());
-        let place = |index| {
-            let known = self.planned(topic_id, index);
-            known.unwrap_or_else(|| {
+        let place = |index: &i32| {
+            let known = self.planned(topic_id, *index);
+            let place = known.unwrap_or_else(|| {
                 self.dirs.placer.borrow_mut().choose(&free).map_or_else(nowhere, Place::In)
-            })
+            });
+            (*index, place)
         };
-        (0..count as i32).map(place).collect()
+        partitions.iter().map(place).collect()
     }
 
     /// On the cluster core: a core has found that a directory fails. Once, with one line.

@@ -18,13 +18,14 @@ use heizer_storage::AppendError;
 use heizer_wire::ErrorCode;
 use heizer_wire::messages::{
     DescribedGroup, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListedGroup, OffsetCommitRequest,
-    OffsetFetchRequestGroup, OffsetFetchResponseGroup, SyncGroupRequest,
+    OffsetDeleteRequest, OffsetFetchRequestGroup, OffsetFetchResponseGroup, SyncGroupRequest,
 };
 use heizer_wire::record_batch::{BatchOptions, RecordBatchBuilder, batches};
 
-use crate::coordinator::group::{GroupConfig, GroupShard};
+use crate::coordinator::group::{GroupConfig, GroupShard, GroupSummary};
 use crate::coordinator::{Answer, AnswerId, Client, CoordinatorResult, Millis, Write, WriteId};
 use crate::error::PartitionError;
+use crate::metrics::Committed;
 use crate::partition::Partition;
 
 /// Bytes read at once while a coordinator loads.
@@ -32,7 +33,7 @@ const LOAD_BYTES: usize = 1 << 20;
 /// Most bytes that one batch of coordinator records may unfold into.
 const LOAD_DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
 
-/// A request of a group's member that the coordinator answers, now or later.
+/// A request of a group's member, or about a group, that the coordinator answers, now or later.
 #[derive(Debug)]
 pub enum GroupRequest {
     /// JoinGroup, and who sent it.
@@ -45,6 +46,10 @@ pub enum GroupRequest {
     Leave(LeaveGroupRequest, i16),
     /// OffsetCommit at a version.
     OffsetCommit(OffsetCommitRequest, i16),
+    /// OffsetDelete.
+    OffsetDelete(OffsetDeleteRequest),
+    /// One group of a DeleteGroups.
+    Delete(ByteString),
 }
 
 /// Turns a partition's error into the code that a coordinator answers with.
@@ -148,7 +153,7 @@ impl Groups {
         indexes.into_iter().for_each(|index| self.close(index));
     }
 
-    /// Answers a member's request; what must wait waits here.
+    /// Answers a request; what must wait waits here.
     pub async fn submit(self: &Rc<Self>, index: i32, request: GroupRequest) -> Result<Answer, ErrorCode> {
         let room = self.loaded(index)?;
         let (sender, answer) = oneshot::channel();
@@ -161,6 +166,8 @@ impl Groups {
             GroupRequest::OffsetCommit(request, version) => {
                 state.handle_offset_commit(id, request, version, now)
             }
+            GroupRequest::OffsetDelete(request) => state.delete_offsets(id, request),
+            GroupRequest::Delete(group) => state.delete_group(id, &group, now),
         });
         drop(room);
         answer.await.map_err(|_| ErrorCode::NotCoordinator)
@@ -195,6 +202,30 @@ impl Groups {
             listed.extend(room.state.borrow().list(states, types));
         }
         Ok(listed)
+    }
+
+    /// The coordinators here, by their partitions.
+    pub(super) fn partitions(&self) -> Vec<i32> {
+        self.rooms.borrow().keys().copied().collect()
+    }
+
+    /// Of a coordinator that has loaded: the group that follows `after`, for metrics.
+    pub(super) fn summary_after(&self, index: i32, after: Option<&ByteString>) -> Option<GroupSummary> {
+        self.loaded(index).ok()?.state.borrow().summary_after(after)
+    }
+
+    /// What a group has committed, for metrics.
+    pub(super) fn committed(&self, index: i32, group: &ByteString) -> Vec<Committed> {
+        let Ok(room) = self.loaded(index) else { return Vec::new() };
+        let state = room.state.borrow();
+        // A note of how far it has come is never negative but where a client says so.
+        let rows = state.committed(group).filter(|(_, _, offset)| *offset >= 0);
+        rows.map(|(topic, partition, offset)| Committed { topic: topic.clone(), partition, offset }).collect()
+    }
+
+    /// How many coordinators are still reading their partitions.
+    pub(super) fn loading(&self) -> usize {
+        self.rooms.borrow().values().filter(|room| !room.loaded.get()).count()
     }
 
     /// Forgets the offsets that groups have committed for a topic that is gone.

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::CodeOf;
 use super::control::ControlError;
+use super::settings::Settings;
 use super::waits::{Waits, wake};
 use super::{Groups, Node, OFFSETS_TOPIC, Shard, ShardDir, producer_ids};
 use crate::coordinator::group::GroupConfig;
@@ -90,6 +91,7 @@ impl Shard {
         let memory = usize::try_from(config.memory_per_core_bytes).unwrap_or(usize::MAX);
         let limits = StorageLimits { tail_cache_max: memory / 4, ..StorageLimits::default() };
         let storage = StorageContext::new(limits);
+        let move_budget = CopyBudget::new(config.move_bytes_per_s);
         let cores = cores::count().max(1);
         let shard = Rc::new(Shard {
             core: cores::current(),
@@ -101,9 +103,11 @@ impl Shard {
             cluster: Default::default(),
             builder: ImageBuilder::new().into(),
             dirs: Default::default(),
-            move_budget: CopyBudget::new(config.move_bytes_per_s).into(),
+            settings: Settings::new(config, move_budget.rate()),
+            move_budget: move_budget.into(),
             storage,
             refusals: Default::default(),
+            deletions: Default::default(),
             waits: Waits::default(),
             producer_ids: producer_ids::ProducerIds::default(),
             ready: false.into(),
@@ -265,13 +269,12 @@ impl Shard {
         Ok(())
     }
 
-    /// Opens the partitions of a topic that have just been adopted here, each in its place.
-    pub(super) async fn open_partitions_of(self: &Rc<Self>, record: &TopicRecord, places: &[Place]) {
+    /// Opens partitions of a topic that have just been adopted here, each in its place.
+    pub(super) async fn open_partitions_of(self: &Rc<Self>, record: &TopicRecord, places: Vec<(i32, Place)>) {
         let record = Arc::new(record.clone());
         let mut opening = FuturesUnordered::new();
-        for index in self.indexes_here(&record) {
+        for (index, place) in places {
             if !self.is_settled(record.id, index) {
-                let place = places[index as usize].clone();
                 let unclean = Some(OpenMode::Unclean);
                 opening.push(self.clone().open_partition(record.clone(), index, place, unclean));
             }
@@ -374,7 +377,12 @@ impl Shard {
             .and_then(|state| state.borrow().partition(record.id, index).map(|state| state.leader_epoch))
             .unwrap_or(0);
         let name = ByteString::from(&*record.name);
-        let partition = Partition::new(record.id, name, index, log, epoch, Rc::new(wake));
+        let counters = self.metrics.topics.of(record.id);
+        let partition = Partition::new(record.id, name, index, log, epoch, counters, Rc::new(wake));
+        // They may have changed while the log was opened.
+        if let Some(topic) = self.image().topic(record.id) {
+            partition.set_config(self.topic_config(topic).log_config());
+        }
         self.partitions.borrow_mut().insert((record.id, index), partition.clone());
         if &*record.name == OFFSETS_TOPIC {
             self.groups.open(partition);
@@ -386,7 +394,7 @@ impl Shard {
         task::spawn(self.groups.clone().keep_time());
         task::spawn(self.clone().keep_house());
         for dir in self.dirs() {
-            Shard::watch_space(&dir.log_dir);
+            self.watch_space(&dir.log_dir);
         }
         task::spawn(self.clone().watch_raft());
         self.ready.set(true);
@@ -448,15 +456,18 @@ impl Shard {
         report
     }
 
-    /// Adopts topics that a crash has left between the cluster group and the shard groups; on the cluster core.
+    /// Adopts what a crash has left between the cluster group and the shard groups, new topics and new partitions of
+    /// others; on the cluster core. The number of topics concerned.
     pub async fn finish_adoptions(&self) -> Result<usize, StartError> {
         let image = self.builder.borrow().image();
-        let incomplete: Vec<Arc<TopicRecord>> =
-            image.topics().filter(|topic| !topic.is_complete()).map(|topic| topic.record.clone()).collect();
-        for record in &incomplete {
-            self.adopt_everywhere(record.clone()).await?;
+        let mut finished = 0;
+        for topic in image.topics().filter(|topic| !topic.is_complete()) {
+            let states = (0..).zip(&topic.partitions);
+            let missing = states.filter(|(_, state)| state.is_none()).map(|(index, _)| index).collect();
+            self.adopt_everywhere(topic.record.clone(), missing).await?;
+            finished += 1;
         }
-        Ok(incomplete.len())
+        Ok(finished)
     }
 
     /// The image that its writer has now; on the cluster core.

@@ -3,11 +3,14 @@
 
 mod cleaning;
 mod control;
+mod deleting;
 mod dirs;
+mod figures;
 mod groups;
 mod lifecycle;
 mod moving;
 mod producer_ids;
+mod settings;
 mod space;
 mod waits;
 
@@ -38,6 +41,7 @@ pub use dirs::ShardDir;
 pub use groups::{CodeOf, GroupRequest, Groups};
 pub use lifecycle::{CloseReport, StartError, StartReport};
 pub use moving::Replica;
+pub use settings::{AlterConfig, ConfigTarget};
 pub use waits::{Wait, Watched};
 
 /// The topic that group coordinators keep their state in.
@@ -52,7 +56,7 @@ pub struct Node {
     pub dirs: Vec<NodeDir>,
     /// The one of them that holds the metadata.
     pub metadata_dir: usize,
-    /// The broker's settings.
+    /// The settings that the broker was started with: see [`Shard::config`] for those in force.
     pub config: BrokerConfig,
     /// Which core governs which group.
     pub layout: Layout,
@@ -116,6 +120,8 @@ pub struct Shard {
     /// What copies of partitions may write; held by the one that is being made.
     move_budget: Mutex<CopyBudget>,
     refusals: RefCell<space::Refusals>,
+    deletions: deleting::Deletions,
+    settings: settings::Settings,
     waits: waits::Waits,
     producer_ids: producer_ids::ProducerIds,
     ready: Cell<bool>,
@@ -141,11 +147,6 @@ impl Shard {
     /// The broker.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
-    }
-
-    /// The broker's settings.
-    pub fn config(&self) -> &BrokerConfig {
-        &self.node.config
     }
 
     /// What exists, as of now.
@@ -205,11 +206,12 @@ impl Shard {
 
     fn typed(&self, configs: &Configs, name: &str) -> TopicConfig {
         let pairs = configs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        TopicConfig::parse(&self.node.config, pairs).unwrap_or_else(|error| {
-            // Another version of the broker accepted it: the topic is served by the defaults.
-            tracing::warn!(topic = name, %error, "a topic's settings are not understood");
-            TopicConfig::parse(&self.node.config, std::iter::empty()).expect("the defaults are valid")
-        })
+        let (config, refused) = TopicConfig::effective(&self.config(), pairs);
+        for error in refused {
+            // Another version of the broker accepted it: the topic is served by the default.
+            tracing::warn!(topic = name, %error, "a setting of a topic is left out");
+        }
+        config
     }
 
     /// Resolves when the broker has stopped.
@@ -238,13 +240,14 @@ impl Shard {
         self.raft.borrow().clone().expect("raft is opened before anything else")
     }
 
-    /// Swaps in a newer image; topics that are gone lose their typed settings.
+    /// Swaps in a newer image, and puts in force what it says of settings; topics that are gone lose their typed ones.
     fn set_image(&self, image: Arc<MetadataImage>) {
         if image.version() < self.image.borrow().version() {
             return;
         }
         self.topic_configs.borrow_mut().retain(|id, _| image.topic(*id).is_some());
-        *self.image.borrow_mut() = image;
+        let before = self.image.replace(image.clone());
+        self.follow_settings(&before, &image);
     }
 }
 

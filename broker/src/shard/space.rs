@@ -12,7 +12,6 @@ use heizer_runtime::{task, time};
 use heizer_storage::{LogDir, SpaceStatus};
 
 use super::Shard;
-use super::dirs::ShardDir;
 use crate::metrics::LogDirFigures;
 
 /// How often the free space is looked at, for others use the disk as well.
@@ -75,13 +74,20 @@ impl Shard {
         Ok(())
     }
 
-    /// Looks after the free space of a data directory, for ever.
-    pub(super) fn watch_space(dir: &Rc<LogDir>) {
-        let space = dir.space().clone();
+    /// Looks after the free space of a data directory, for ever, and after its reserve, which may be changed.
+    pub(super) fn watch_space(self: &Rc<Self>, dir: &Rc<LogDir>) {
+        let (shard, space) = (self.clone(), dir.space().clone());
         drop(task::spawn(async move {
+            let mut reserve = shard.node.config.disk_reserve(cores::count());
             loop {
                 time::sleep(LOOK_INTERVAL).await;
-                if let Err(error) = space.look().await {
+                let wanted = shard.config().disk_reserve(cores::count());
+                let looked = if wanted == reserve {
+                    space.look().await
+                } else {
+                    space.set_reserve(wanted).await.map(|_| reserve = wanted)
+                };
+                if let Err(error) = looked {
                     // A directory that is gone fails its logs, and they say so.
                     tracing::debug!(dir = %space.path().display(), %error, "the free space cannot be told");
                 }
@@ -89,19 +95,29 @@ impl Shard {
         }));
     }
 
-    /// The data directories as this core sees them.
-    pub fn log_dir_figures(&self) -> Vec<LogDirFigures> {
-        let figures = |dir: Rc<ShardDir>| figures(dir.log_dir.path(), &dir.log_dir.space().status());
-        self.dirs().into_iter().map(figures).collect()
-    }
-}
-
-fn figures(dir: &Path, status: &SpaceStatus) -> LogDirFigures {
-    LogDirFigures {
-        dir: dir.display().to_string(),
-        free_bytes: status.free_bytes,
-        reserve_bytes: status.reserve_bytes,
-        refusing: status.refusing,
+    /// The data directories as this core sees them, looked at anew.
+    pub(super) async fn log_dir_figures(&self) -> Vec<LogDirFigures> {
+        let mut figures = Vec::new();
+        for dir in self.dirs() {
+            let (log_dir, space) = (&dir.log_dir, dir.log_dir.space());
+            if log_dir.failure().is_none()
+                && let Err(error) = space.measure().await
+            {
+                tracing::debug!(dir = %space.path().display(), %error, "the free space cannot be told");
+            }
+            let SpaceStatus { free_bytes, total_bytes, reserve_bytes, refusing, .. } = space.status();
+            figures.push(LogDirFigures {
+                dir: log_dir.path().display().to_string(),
+                free_bytes,
+                size_bytes: total_bytes,
+                reserve_bytes,
+                refusing,
+                offline: log_dir.failure().is_some(),
+                writes: log_dir.write_queue(),
+                flushes: log_dir.flush_counts(),
+            });
+        }
+        figures
     }
 }
 

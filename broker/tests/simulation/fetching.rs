@@ -251,6 +251,29 @@ fn a_waiting_fetch_ends_at_its_time_at_an_error_and_when_its_topic_goes() {
     cluster.finish();
 }
 
+/// contract F3, KIP-107
+#[test]
+fn a_waiting_fetch_is_told_that_what_it_waits_behind_was_deleted() {
+    let mut cluster = Cluster::new(9);
+    cluster.run(async {
+        let connection = connect().await;
+        kafka::create(&connection, "w", 4, &[]).await;
+        for partition in 0..4 {
+            kafka::produced(&connection, "w", partition, batch(&["x"])).await;
+            let mut request = fetch_request("w", &[(partition, 0)]);
+            (request.max_wait_ms, request.min_bytes) = (60_000, 1 << 20);
+            let answered = waiting(request).await;
+            assert!(answered.take().is_none(), "one batch is not enough");
+            let deleted = kafka::delete_records(&connection, "w", &[(partition, 1)]).await;
+            assert_eq!(deleted, [(ErrorCode::None, 1)]);
+            time::sleep(Duration::from_millis(100)).await;
+            let (_, answer) = answered.take().expect("there is news");
+            assert_code(answer.responses[0].partitions[0].error_code, ErrorCode::OffsetOutOfRange);
+        }
+    });
+    cluster.finish();
+}
+
 /// contract F3: where nothing will ever come, nobody waits for it.
 #[test]
 fn a_waiting_fetch_is_told_that_its_log_has_failed() {

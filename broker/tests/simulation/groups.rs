@@ -38,13 +38,13 @@ pub(crate) async fn find_coordinator(connection: &Connection, group: &str) {
     }
 }
 
-async fn describe(connection: &Connection, group: &str) -> DescribedGroup {
+pub(crate) async fn describe(connection: &Connection, group: &str) -> DescribedGroup {
     let request = DescribeGroupsRequest { groups: vec![group.into()], ..Default::default() };
     kafka::ask_at(connection, 5, &request).await.groups.remove(0)
 }
 
 /// The state of a group as both APIs tell it.
-async fn state(connection: &Connection, group: &str) -> String {
+pub(crate) async fn state(connection: &Connection, group: &str) -> String {
     let described = describe(connection, group).await;
     assert_code(described.error_code, ErrorCode::None);
     let listed = ask(connection, &ListGroupsRequest::default()).await;
@@ -60,7 +60,7 @@ async fn state(connection: &Connection, group: &str) -> String {
     described.group_state.to_string()
 }
 
-fn join_request(group: &str, member: &str, instance: Option<&str>) -> JoinGroupRequest {
+pub(crate) fn join_request(group: &str, member: &str, instance: Option<&str>) -> JoinGroupRequest {
     JoinGroupRequest {
         group_id: group.into(),
         session_timeout_ms: 6_000,
@@ -74,7 +74,7 @@ fn join_request(group: &str, member: &str, instance: Option<&str>) -> JoinGroupR
 }
 
 /// Joins, with the round trip for a member id (KIP-394).
-async fn join(connection: &Connection, group: &str, instance: Option<&str>) -> JoinGroupResponse {
+pub(crate) async fn join(connection: &Connection, group: &str, instance: Option<&str>) -> JoinGroupResponse {
     let first = ask(connection, &join_request(group, "", instance)).await;
     if ErrorCode::from_code(first.error_code) != ErrorCode::MemberIdRequired {
         return first;
@@ -83,7 +83,7 @@ async fn join(connection: &Connection, group: &str, instance: Option<&str>) -> J
     ask(connection, &join_request(group, &first.member_id, None)).await
 }
 
-async fn sync(
+pub(crate) async fn sync(
     connection: &Connection,
     group: &str,
     joined: &JoinGroupResponse,
@@ -271,7 +271,7 @@ fn members_share_the_partitions_and_take_over_from_one_that_leaves_or_dies() {
     }
 }
 
-fn commit_request(group: &str, partition: i32, offset: i64) -> OffsetCommitRequest {
+pub(crate) fn commit_request(group: &str, partition: i32, offset: i64) -> OffsetCommitRequest {
     let partitions = vec![OffsetCommitRequestPartition {
         partition_index: partition,
         committed_offset: offset,
@@ -282,7 +282,7 @@ fn commit_request(group: &str, partition: i32, offset: i64) -> OffsetCommitReque
     OffsetCommitRequest { group_id: group.into(), topics, ..Default::default() }
 }
 
-async fn committed(connection: &Connection, group: &str) -> Vec<OffsetFetchResponsePartitions> {
+pub(crate) async fn committed(connection: &Connection, group: &str) -> Vec<OffsetFetchResponsePartitions> {
     let groups = vec![OffsetFetchRequestGroup { group_id: group.into(), topics: None, ..Default::default() }];
     let request = OffsetFetchRequest { groups, ..Default::default() };
     let found = ask(connection, &request).await.groups.remove(0);

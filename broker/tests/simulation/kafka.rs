@@ -7,9 +7,10 @@ use heizer_client::Connection;
 use heizer_runtime::time;
 use heizer_wire::messages::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest, CreatableTopic,
-    CreatableTopicConfig, CreatableTopicResult, CreateTopicsRequest, DeletableTopicResult, DeleteTopicState,
-    DeleteTopicsRequest, DescribeLogDirsRequest, DescribeLogDirsResult, EpochEndOffset, FetchPartition,
-    FetchPartitionData, FetchRequest, FetchResponse, FetchTopic, InitProducerIdRequest, ListOffsetsPartition,
+    CreatableTopicConfig, CreatableTopicResult, CreateTopicsRequest, DeletableTopicResult,
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic, DeleteTopicState, DeleteTopicsRequest,
+    DescribeLogDirsRequest, DescribeLogDirsResult, EpochEndOffset, FetchPartition, FetchPartitionData,
+    FetchRequest, FetchResponse, FetchTopic, InitProducerIdRequest, ListOffsetsPartition,
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsTopic, MetadataRequest,
     MetadataRequestTopic, MetadataResponseTopic, OffsetForLeaderEpochRequest, OffsetForLeaderPartition,
     OffsetForLeaderTopic, PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
@@ -295,4 +296,25 @@ pub(crate) async fn describe_log_dirs(connection: &Connection) -> Vec<DescribeLo
     let answer = ask(connection, &DescribeLogDirsRequest { topics: None }).await;
     assert_code(answer.error_code, ErrorCode::None);
     answer.results
+}
+
+/// What asks for records of a topic to be deleted: partitions, and below which offsets.
+pub(crate) fn delete_records_request(topic: &str, below: &[(i32, i64)]) -> DeleteRecordsRequest {
+    let partition =
+        |&(partition_index, offset): &(i32, i64)| DeleteRecordsPartition { partition_index, offset };
+    let partitions = below.iter().map(partition).collect();
+    let topics = vec![DeleteRecordsTopic { name: topic.into(), partitions }];
+    DeleteRecordsRequest { topics, timeout_ms: 30_000 }
+}
+
+/// Deletes records; code and low watermark of each partition.
+pub(crate) async fn delete_records(
+    connection: &Connection,
+    topic: &str,
+    below: &[(i32, i64)],
+) -> Vec<(ErrorCode, i64)> {
+    let mut answer = ask(connection, &delete_records_request(topic, below)).await;
+    let rows = answer.topics.remove(0).partitions;
+    assert_eq!(rows.len(), below.len());
+    rows.iter().map(|row| (ErrorCode::from_code(row.error_code), row.low_watermark)).collect()
 }

@@ -104,6 +104,14 @@ fn unknown_versions_of_api_versions_are_answered_at_version_0_on_a_connection_th
             assert_eq!(range(ApiKey::JoinGroup), Some((0, 9)));
             assert_eq!(range(ApiKey::Fetch), Some((4, 18)));
             assert_eq!(range(ApiKey::Metadata), Some((0, 13)));
+            assert_eq!(range(ApiKey::AlterConfigs), Some((0, 2)));
+            assert_eq!(range(ApiKey::CreatePartitions), Some((0, 3)));
+            assert_eq!(range(ApiKey::IncrementalAlterConfigs), Some((0, 1)));
+            assert_eq!(range(ApiKey::ListConfigResources), Some((0, 1)));
+            assert_eq!(range(ApiKey::DescribeTopicPartitions), Some((0, 0)));
+            assert_eq!(range(ApiKey::DeleteRecords), Some((0, 2)));
+            assert_eq!(range(ApiKey::DeleteGroups), Some((0, 2)));
+            assert_eq!(range(ApiKey::OffsetDelete), Some((0, 0)));
         }
     });
     cluster.finish();

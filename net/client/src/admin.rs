@@ -1,25 +1,45 @@
-//! Topics and their settings.
+//! Administration of a cluster.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | this one | topics, and what all requests share: whom to ask, and when to ask again |
+//! | `configs.rs` | settings of topics and brokers |
+//! | `groups.rs` | consumer groups and their offsets |
+//! | `records.rs` | where partitions start and end; deleting records |
+//! | `cluster.rs` | brokers, features, data directories |
+
+mod cluster;
+mod configs;
+mod groups;
+mod records;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use heizer_wire::ApiKey;
 use heizer_wire::messages::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, DeleteTopicState, DeleteTopicsRequest,
-    DescribeConfigsRequest, DescribeConfigsResource, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResource, IncrementalAlterableConfig,
+    CreatableTopic, CreatableTopicConfig, CreatePartitionsRequest, CreatePartitionsTopic,
+    CreateTopicsRequest, DeleteTopicState, DeleteTopicsRequest,
 };
+use heizer_wire::{ApiKey, ErrorCode};
 
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::error::{ClientError, check};
 use crate::metadata::Metadata;
 
-const RESOURCE_TOPIC: i8 = 2;
-const OPERATION_SET: i8 = 0;
-const OPERATION_DELETE: i8 = 1;
+pub use cluster::{BrokerDescription, ClusterDescription, Feature, LogDir, LogDirReplica};
+pub use configs::{ConfigChange, ConfigEntry, ConfigResource};
+pub use groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
+pub use records::{ListedOffset, OffsetAt};
+
 /// From version 6 on topics to delete are named in structs.
 const DELETE_TOPICS_STATES: i16 = 6;
+
+/// A topic's name and a partition's index.
+pub type TopicPartition = (String, i32);
+
+/// What became of each partition that a request named.
+pub type PerPartition<T> = BTreeMap<TopicPartition, Result<T, ClientError>>;
 
 /// A topic to create.
 #[derive(Clone, Debug, Default)]
@@ -32,21 +52,6 @@ pub struct NewTopic {
     pub replication_factor: Option<i16>,
     /// Settings that differ from the broker's.
     pub configs: BTreeMap<String, String>,
-}
-
-/// One setting of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigEntry {
-    /// Its name.
-    pub name: String,
-    /// Its value, unless it is secret.
-    pub value: Option<String>,
-    /// Where the value comes from: Kafka's number (1 topic, 5 default, …).
-    pub source: i8,
-    /// Whether it can't be changed.
-    pub read_only: bool,
-    /// Whether the value is secret.
-    pub sensitive: bool,
 }
 
 /// Administration of a cluster.
@@ -85,6 +90,33 @@ impl Admin {
         Ok(())
     }
 
+    /// Gives a topic more partitions: `count` in all. A topic never has fewer than before.
+    pub async fn create_partitions(
+        &self,
+        name: &str,
+        count: i32,
+        validate_only: bool,
+    ) -> Result<(), ClientError> {
+        let request = CreatePartitionsRequest {
+            topics: vec![CreatePartitionsTopic { name: name.into(), count, assignments: None }],
+            timeout_ms: self.timeout_ms(),
+            validate_only,
+        };
+        self.retrying(&format!("partitions of {name}"), not_carried_out, async || {
+            let connection = self.controller().await?;
+            let response = connection.request(&request).await?;
+            for result in &response.results {
+                let subject = || format!("topic {name}");
+                let message = result.error_message.as_deref();
+                check(connection.addr(), ApiKey::CreatePartitions, subject, result.error_code, message)?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.client.forget(name);
+        Ok(())
+    }
+
     /// Deletes a topic.
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
         let connection = self.controller().await?;
@@ -116,70 +148,24 @@ impl Admin {
     }
 
     async fn refresh(&self, topics: Option<&[&str]>) -> Result<Rc<Metadata>, ClientError> {
+        self.retrying("metadata", may_pass, async || self.client.refresh(topics, false).await).await
+    }
+
+    /// Makes attempts until one succeeds, one fails with what is not to be tried `again`, or `api_timeout` is over.
+    async fn retrying<T>(
+        &self,
+        what: &str,
+        again: fn(&ClientError) -> bool,
+        attempt: impl AsyncFn() -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
         let mut retry = self.client.retry();
         loop {
-            match self.client.refresh(topics, false).await {
-                Ok(metadata) => return Ok(metadata),
-                Err(error) => retry.after("metadata", error).await?,
+            match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(error) if again(&error) => retry.again(what, error).await?,
+                Err(error) => return Err(error),
             }
         }
-    }
-
-    /// The settings of a topic, all of them.
-    pub async fn topic_configs(&self, name: &str) -> Result<Vec<ConfigEntry>, ClientError> {
-        let request = DescribeConfigsRequest {
-            resources: vec![DescribeConfigsResource {
-                resource_type: RESOURCE_TOPIC,
-                resource_name: name.into(),
-                configuration_keys: None,
-            }],
-            ..Default::default()
-        };
-        let connection = self.any().await?;
-        let response = connection.request(&request).await?;
-        let mut entries = Vec::new();
-        for result in response.results {
-            let subject = || format!("topic {name}");
-            let message = result.error_message.as_deref();
-            check(connection.addr(), ApiKey::DescribeConfigs, subject, result.error_code, message)?;
-            entries.extend(result.configs.into_iter().map(|config| ConfigEntry {
-                name: config.name.to_string(),
-                value: config.value.map(|value| value.to_string()),
-                source: config.config_source,
-                read_only: config.read_only,
-                sensitive: config.is_sensitive,
-            }));
-        }
-        Ok(entries)
-    }
-
-    /// Changes settings of a topic: a value sets, `None` returns to the default.
-    pub async fn alter_topic_configs(
-        &self,
-        name: &str,
-        changes: &BTreeMap<String, Option<String>>,
-    ) -> Result<(), ClientError> {
-        let configs = changes.iter().map(|(name, value)| IncrementalAlterableConfig {
-            name: name.as_str().into(),
-            config_operation: if value.is_some() { OPERATION_SET } else { OPERATION_DELETE },
-            value: value.as_deref().map(Into::into),
-        });
-        let request = IncrementalAlterConfigsRequest {
-            resources: vec![IncrementalAlterConfigsResource {
-                resource_type: RESOURCE_TOPIC,
-                resource_name: name.into(),
-                configs: configs.collect(),
-            }],
-            validate_only: false,
-        };
-        let connection = self.controller().await?;
-        let response = connection.request(&request).await?;
-        for result in &response.responses {
-            let subject = || format!("topic {name}");
-            let message = result.error_message.as_deref();
-            check(connection.addr(), ApiKey::IncrementalAlterConfigs, subject, result.error_code, message)?;
-        }
-        Ok(())
     }
 
     fn timeout_ms(&self) -> i32 {
@@ -187,23 +173,42 @@ impl Admin {
     }
 
     async fn any(&self) -> Result<Connection, ClientError> {
-        let mut retry = self.client.retry();
-        loop {
-            match self.client.any().await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => retry.after("connecting", error).await?,
-            }
-        }
+        self.retrying("connecting", may_pass, async || self.client.any().await).await
     }
 
     async fn controller(&self) -> Result<Connection, ClientError> {
-        let mut retry = self.client.retry();
-        loop {
-            match self.client.controller().await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => retry.after("finding the controller", error).await?,
-            }
+        self.retrying("finding the controller", may_pass, async || self.client.controller().await).await
+    }
+
+    async fn broker(&self, id: i32) -> Result<Connection, ClientError> {
+        if !self.client.metadata().brokers.contains_key(&id) {
+            self.refresh(Some(&[])).await?;
         }
+        if !self.client.metadata().brokers.contains_key(&id) {
+            return Err(ClientError::UnknownBroker(id));
+        }
+        self.client.broker(id).await
+    }
+}
+
+/// Whether a request without effect, or with the same effect however often it is sent, is worth sending again. A topic
+/// that isn't there won't be by waiting.
+fn may_pass(error: &ClientError) -> bool {
+    error.retriable() && error.code() != Some(ErrorCode::UnknownTopicOrPartition)
+}
+
+/// Whether a request that must not take effect twice can be sent again: it has had none.
+fn not_carried_out(error: &ClientError) -> bool {
+    match error {
+        ClientError::Connect { .. } | ClientError::NoLeader(_) => true,
+        ClientError::Broker { code, .. } => matches!(
+            code,
+            ErrorCode::NotController
+                | ErrorCode::NotCoordinator
+                | ErrorCode::CoordinatorNotAvailable
+                | ErrorCode::CoordinatorLoadInProgress
+        ),
+        _ => false,
     }
 }
 

@@ -204,6 +204,11 @@ impl Client {
         self.inner.pool.connect(&self.broker_addr(id)?).await
     }
 
+    /// A connection to the broker at an address that was told.
+    pub(crate) async fn at(&self, addr: &str) -> Result<Connection, ClientError> {
+        self.inner.pool.connect(addr).await
+    }
+
     pub(crate) fn broker_addr(&self, id: i32) -> Result<String, ClientError> {
         let unknown = || ClientError::NoLeader(format!("broker {id}"));
         self.metadata().brokers.get(&id).cloned().ok_or_else(unknown)

@@ -237,10 +237,7 @@ impl Connection {
 
     async fn negotiate(&self) -> Result<(), ClientError> {
         let api = ApiKey::ApiVersions;
-        let request = ApiVersionsRequest {
-            client_software_name: SOFTWARE_NAME.into(),
-            client_software_version: env!("CARGO_PKG_VERSION").into(),
-        };
+        let request = software();
         let (correlation_id, answer) = self.queue(&request, API_VERSIONS_VERSION, true)?;
         let frame = self.answer(api, correlation_id, answer, self.handle.shared.request_timeout).await?;
         let response = decode_api_versions(frame).map_err(|error| self.malformed(api, error))?;
@@ -260,6 +257,14 @@ impl Connection {
             response.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
         *self.handle.shared.versions.borrow_mut() = versions;
         Ok(())
+    }
+}
+
+/// Asks for versions and features, and says who asks.
+pub(crate) fn software() -> ApiVersionsRequest {
+    ApiVersionsRequest {
+        client_software_name: SOFTWARE_NAME.into(),
+        client_software_version: env!("CARGO_PKG_VERSION").into(),
     }
 }
 

@@ -10,7 +10,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use heizer_runtime::task::spawn;
 use heizer_runtime::time::{Instant, now, sleep, timeout};
 use heizer_wire::messages::{FetchPartition, FetchPartitionData, FetchRequest, FetchResponse, FetchTopic};
-use heizer_wire::record_batch::{BatchError, BatchView, Record, RecordHeader, batches};
+use heizer_wire::record_batch::{BatchError, BatchView, Record, RecordHeader, TimestampType, batches};
 use heizer_wire::{ApiKey, ErrorCode};
 
 use crate::client::Client;
@@ -70,6 +70,8 @@ pub struct ConsumedRecord {
     pub offset: i64,
     /// Its timestamp, in ms since the epoch.
     pub timestamp: i64,
+    /// Who gave it that.
+    pub timestamp_type: TimestampType,
     /// Its key.
     pub key: Option<Bytes>,
     /// Its value.
@@ -416,9 +418,16 @@ fn decode(
                     record.map_err(|error| malformed(next, error.to_string()))?;
                 // A fetch from within a batch brings the whole batch (contract F1).
                 if offset >= asked {
-                    let topic = Rc::clone(&partition.0);
-                    let partition = partition.1;
-                    records.push(ConsumedRecord { topic, partition, offset, timestamp, key, value, headers });
+                    records.push(ConsumedRecord {
+                        topic: Rc::clone(&partition.0),
+                        partition: partition.1,
+                        offset,
+                        timestamp,
+                        timestamp_type: batch.header().timestamp_type(),
+                        key,
+                        value,
+                        headers,
+                    });
                 }
             }
         }

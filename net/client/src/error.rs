@@ -82,6 +82,27 @@ pub enum ClientError {
     /// A topic that doesn't exist, and was not to be created.
     #[error("topic {0} does not exist")]
     UnknownTopic(String),
+    /// A partition that its topic doesn't have.
+    #[error("topic {topic} has no partition {partition}; it has {count}, counted from 0")]
+    UnknownPartition {
+        /// The topic.
+        topic: String,
+        /// The partition asked for.
+        partition: i32,
+        /// How many there are.
+        count: usize,
+    },
+    /// A broker that the cluster doesn't have.
+    #[error("the cluster has no broker {0}")]
+    UnknownBroker(i32),
+    /// An answer that doesn't say what was asked.
+    #[error("{addr}: the answer leaves out {subject}")]
+    Incomplete {
+        /// The broker.
+        addr: String,
+        /// What it should have been about.
+        subject: String,
+    },
     /// Tried until the deadline.
     #[error("gave up on {what} after {after_ms} ms; last: {last}")]
     Deadline {
@@ -125,6 +146,10 @@ fn detail(message: &Option<String>) -> String {
 }
 
 impl ClientError {
+    pub(crate) fn incomplete(addr: &str, subject: String) -> ClientError {
+        ClientError::Incomplete { addr: addr.to_owned(), subject }
+    }
+
     /// Whether trying again, perhaps with fresh metadata, can help.
     pub fn retriable(&self) -> bool {
         match self {

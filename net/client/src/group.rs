@@ -27,7 +27,7 @@ use crate::error::{ClientError, check};
 use crate::offsets::StartOffset;
 use crate::pool::Pool;
 
-const PROTOCOL_TYPE: &str = "consumer";
+pub(crate) const PROTOCOL_TYPE: &str = "consumer";
 const PROTOCOL_RANGE: &str = "range";
 /// Version of the subscription and assignment that we write.
 const CONSUMER_PROTOCOL_VERSION: i16 = 1;
@@ -470,22 +470,7 @@ impl Session {
 
     async fn commit(&self, positions: &BTreeMap<(String, i32), i64>) -> Result<(), ClientError> {
         let coordinator = self.coordinator().await?;
-        let mut topics: Vec<OffsetCommitRequestTopic> = Vec::new();
-        for ((topic, partition), &offset) in positions {
-            let partition = OffsetCommitRequestPartition {
-                partition_index: *partition,
-                committed_offset: offset,
-                committed_metadata: Some("".into()),
-                ..Default::default()
-            };
-            match topics.last_mut() {
-                Some(last) if *last.name == **topic => last.partitions.push(partition),
-                _ => topics.push(OffsetCommitRequestTopic {
-                    name: topic.as_str().into(),
-                    partitions: vec![partition],
-                }),
-            }
-        }
+        let topics = commit_topics(positions);
         let request = OffsetCommitRequest {
             group_id: self.config.group_id.as_str().into(),
             generation_id_or_member_epoch: self.generation,
@@ -597,8 +582,27 @@ fn encode_assignment(member_id: &str, assignment: &Assignment) -> SyncGroupReque
     }
 }
 
+/// Positions by partition, as OffsetCommit wants them.
+pub(crate) fn commit_topics(positions: &BTreeMap<(String, i32), i64>) -> Vec<OffsetCommitRequestTopic> {
+    let mut topics: Vec<OffsetCommitRequestTopic> = Vec::new();
+    for ((topic, partition), &offset) in positions {
+        let partition = OffsetCommitRequestPartition {
+            partition_index: *partition,
+            committed_offset: offset,
+            committed_metadata: Some("".into()),
+            ..Default::default()
+        };
+        match topics.last_mut() {
+            Some(last) if *last.name == **topic => last.partitions.push(partition),
+            _ => topics
+                .push(OffsetCommitRequestTopic { name: topic.as_str().into(), partitions: vec![partition] }),
+        }
+    }
+    topics
+}
+
 /// A versioned message, or `None` for no bytes. Newer versions only append fields: they read as the newest we know.
-fn decode_newest<M: Message>(bytes: Bytes) -> Result<Option<M>, heizer_wire::DecodeError> {
+pub(crate) fn decode_newest<M: Message>(bytes: Bytes) -> Result<Option<M>, heizer_wire::DecodeError> {
     if bytes.is_empty() {
         return Ok(None);
     }

@@ -11,7 +11,7 @@
 //! - `consumer`: [`Consumer`]: partitions assigned by hand, fetched as fast as they are polled.
 //! - `group`: [`GroupConsumer`]: partitions assigned by a consumer group, offsets committed. `assignor`: who gets what.
 //! - `offsets`: [`StartOffset`]: offsets by position or by time.
-//! - `admin`: [`Admin`]: topics and their settings.
+//! - `admin`: [`Admin`]: topics, settings, groups, and what the cluster consists of.
 //! - `error`, `retry`, `address`, `pool`: what they share.
 
 mod address;
@@ -32,13 +32,17 @@ mod retry;
 #[cfg(test)]
 mod tests;
 
-pub use admin::{Admin, ConfigEntry, NewTopic};
+pub use admin::{
+    Admin, BrokerDescription, ClusterDescription, CommittedOffset, ConfigChange, ConfigEntry, ConfigResource,
+    Feature, GroupDescription, GroupListing, GroupMember, ListedOffset, LogDir, LogDirReplica, NewTopic,
+    OffsetAt, PerPartition, TopicPartition,
+};
 pub use client::{Client, ClientConfig};
 pub use connection::Connection;
 pub use consumer::{ConsumedRecord, Consumer, ConsumerConfig};
 pub use error::ClientError;
 pub use group::{GroupConfig, GroupConsumer};
-pub use heizer_wire::record_batch::{Compression, RecordHeader};
+pub use heizer_wire::record_batch::{Compression, RecordHeader, TimestampType};
 pub use metadata::{Metadata, PartitionMetadata, TopicMetadata};
 pub use offsets::StartOffset;
 pub use partitioner::{murmur2, partition_for_key};

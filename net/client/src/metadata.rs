@@ -21,6 +21,8 @@ pub struct Metadata {
 /// One topic.
 #[derive(Clone, Debug)]
 pub struct TopicMetadata {
+    /// Its id, where the broker tells (KIP-516).
+    pub id: Option<[u8; 16]>,
     /// What the broker said about the topic as a whole.
     pub error: ErrorCode,
     /// Whether it is one of the cluster's own.
@@ -66,7 +68,9 @@ impl Metadata {
                 .collect();
             partitions.sort_by_key(|partition| partition.index);
             let error = ErrorCode::from_code(topic.error_code);
-            topics.insert(name.to_string(), TopicMetadata { error, internal: topic.is_internal, partitions });
+            let id = Some(topic.topic_id.into_bytes()).filter(|id| *id != [0; 16]);
+            let internal = topic.is_internal;
+            topics.insert(name.to_string(), TopicMetadata { id, error, internal, partitions });
         }
         Metadata {
             cluster_id: response.cluster_id.map(|id| id.to_string()),

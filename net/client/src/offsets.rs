@@ -8,8 +8,8 @@ use heizer_wire::messages::{ListOffsetsPartition, ListOffsetsRequest, ListOffset
 use crate::client::Client;
 use crate::error::{ClientError, check};
 
-const TIMESTAMP_LATEST: i64 = -1;
-const TIMESTAMP_EARLIEST: i64 = -2;
+pub(crate) const TIMESTAMP_LATEST: i64 = -1;
+pub(crate) const TIMESTAMP_EARLIEST: i64 = -2;
 /// What this client asks with: it is no replica.
 pub(crate) const CONSUMER_REPLICA_ID: i32 = -1;
 

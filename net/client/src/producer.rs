@@ -293,10 +293,13 @@ impl Inner {
             None => topics.entry(entry.record.topic.clone()).or_default(),
         };
         let Some(count) = topic.partition_count else {
-            if topic.unplaced.is_empty() {
-                drop(spawn(Rc::clone(self).learn_partitions(entry.record.topic.clone())));
-            }
+            let name = topic.unplaced.is_empty().then(|| entry.record.topic.clone());
             topic.unplaced.push(entry);
+            // What the client knows already is learnt before `spawn` returns.
+            drop(topics);
+            if let Some(name) = name {
+                drop(spawn(Rc::clone(self).learn_partitions(name)));
+            }
             return;
         };
         let partition = self.choose_partition(&entry, count);

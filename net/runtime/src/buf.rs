@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::memory::Memory;
 
-pub use crate::memory::BLOCK_BYTES;
+pub use crate::memory::{BLOCK_BYTES, KEPT_BYTES_MAX, kept_bytes};
 
 /// An owned buffer for reading from and writing to files.
 ///

@@ -15,6 +15,7 @@ use rand::rngs::SmallRng;
 use slab::Slab;
 
 use crate::cores::CoreId;
+use crate::load::Load;
 use crate::net::FileSends;
 use crate::sync::{Event, Listen};
 use crate::time::Instant;
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) calls: RefCell<Slab<PendingCall>>,
     pub(crate) panics: Cell<u64>,
     pub(crate) file_sends: FileSends,
+    pub(crate) load: Load,
     pub(crate) shutdown: Shutdown,
     pub(crate) backend: Backend,
 }
@@ -92,6 +94,7 @@ impl Core {
             calls: RefCell::default(),
             panics: Cell::new(0),
             file_sends: FileSends::default(),
+            load: Load::default(),
             shutdown: Shutdown::default(),
             backend,
         })

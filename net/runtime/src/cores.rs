@@ -171,6 +171,16 @@ pub fn cast<F: FnOnce() + Send + 'static>(core: CoreId, f: F) {
     }
 }
 
+/// Messages that wait for `core` to run them: one that grows has stalled, or has more to do than it can.
+pub fn waiting_messages(core: CoreId) -> usize {
+    let here = core::current();
+    assert!(usize::from(core.0) < here.core_count, "there is no core {core}");
+    match &here.backend {
+        Backend::Ring(driver) => driver.waiting_messages(core),
+        Backend::Sim(driver) => driver.waiting_messages(core),
+    }
+}
+
 fn post(here: &Core, to: CoreId, message: Message) {
     assert!(usize::from(to.0) < here.core_count, "there is no core {to}");
     match &here.backend {

@@ -345,6 +345,14 @@ path_operation! {
     total_bytes(path) -> u64
 }
 
+/// Reads, writes and syncs of files that this core has under way.
+pub fn operations_under_way() -> usize {
+    match &core::current().backend {
+        Backend::Ring(driver) => driver.file_operations(),
+        Backend::Sim(driver) => driver.disk_operations(),
+    }
+}
+
 /// The whole of a small file.
 pub async fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path, OpenOptions { read: true, ..OpenOptions::default() }).await?;

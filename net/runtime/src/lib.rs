@@ -16,7 +16,9 @@
 //! | [`fs`], [`net`], [`buf`] | files, sockets, and the aligned memory they take |
 //! | [`random`], [`collections`] | the core's random source and hash maps seeded from it |
 //! | [`helper`] | a thread for what can only block, such as standard input |
+//! | [`load`] | how busy the core is |
 //! | [`host`], [`preflight`] | starting on the real machine, and what it must offer |
+//! | [`machine`], [`service_manager`] | what else the machine tells, and who is told how this process is |
 //! | [`sim`] | the double |
 
 #![allow(
@@ -31,11 +33,14 @@ pub mod cores;
 pub mod fs;
 pub mod helper;
 pub mod host;
+pub mod load;
+pub mod machine;
 mod memory;
 pub mod net;
 pub mod preflight;
 pub mod random;
 mod ring;
+pub mod service_manager;
 pub mod sim;
 pub mod sync;
 pub mod task;

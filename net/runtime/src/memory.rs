@@ -17,7 +17,7 @@ const MAPPED_BYTES_MIN: usize = 64 << 10;
 /// Nothing larger is kept.
 const KEPT_BYTES_EACH_MAX: usize = 4 << 20;
 /// Most that a thread keeps.
-const KEPT_BYTES_MAX: usize = 8 << 20;
+pub const KEPT_BYTES_MAX: usize = 8 << 20;
 
 const _: () = assert!(MAPPED_BYTES_MIN.is_multiple_of(BLOCK_BYTES) && KEPT_BYTES_EACH_MAX <= KEPT_BYTES_MAX);
 
@@ -119,6 +119,11 @@ impl Drop for Memory {
             self.free();
         }
     }
+}
+
+/// Bytes that this thread keeps for the next users of large buffers.
+pub fn kept_bytes() -> usize {
+    KEPT.try_with(|kept| kept.borrow().bytes).unwrap_or(0)
 }
 
 thread_local! {

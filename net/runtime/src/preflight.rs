@@ -1,7 +1,9 @@
 //! What the machine must offer, checked before anything starts: each failing check is one line that says what to do.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +31,7 @@ pub enum PreflightError {
     )]
     Disabled { value: String },
     #[error(
-        "io_uring is blocked ({error}), probably by a container's seccomp profile; allow io_uring_setup, io_uring_enter and io_uring_register"
+        "io_uring is blocked ({error}), by a container's seccomp profile or kernel.io_uring_disabled; allow io_uring_setup, io_uring_enter and io_uring_register"
     )]
     Blocked { error: io::Error },
     #[error("io_uring lacks {operation} on kernel {kernel}; use Linux {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1)]
@@ -59,11 +61,10 @@ pub struct Report {
 
 /// Checks kernel, io_uring, limits and every data directory, which is created where it is missing.
 pub fn check(data_dirs: &[&Path]) -> Result<Report, PreflightError> {
-    let kernel = kernel_release();
-    check_kernel(&kernel)?;
-    check_ring(&kernel)?;
+    let kernel = check_kernel()?;
+    check_ring()?;
     check_memlock()?;
-    let nofile = raise_nofile()?;
+    let nofile = check_nofile()?;
     let mut buffered = Vec::new();
     for path in data_dirs {
         let direct = check_data_dir(path)
@@ -75,28 +76,45 @@ pub fn check(data_dirs: &[&Path]) -> Result<Report, PreflightError> {
     Ok(Report { kernel, nofile, buffered })
 }
 
-fn kernel_release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()).unwrap_or_default()
+/// The kernel's release, where it is new enough.
+pub fn check_kernel() -> Result<String, PreflightError> {
+    let release = kernel_release();
+    if is_new_enough(&release) { Ok(release) } else { Err(PreflightError::Kernel { found: release }) }
 }
 
-fn check_kernel(release: &str) -> Result<(), PreflightError> {
+/// Asked by a system call: `/proc/sys` may be hidden from a service.
+fn kernel_release() -> String {
+    let mut names = MaybeUninit::<libc::utsname>::uninit();
+    // SAFETY: uname fills the structure where it returns zero, and ends each of its texts with a zero.
+    unsafe {
+        if libc::uname(names.as_mut_ptr()) != 0 {
+            return String::new();
+        }
+        CStr::from_ptr(names.assume_init_ref().release.as_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+fn is_new_enough(release: &str) -> bool {
     let mut numbers =
         release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found < KERNEL_MIN { Err(PreflightError::Kernel { found: release.to_owned() }) } else { Ok(()) }
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= KERNEL_MIN
 }
 
-fn check_ring(kernel: &str) -> Result<(), PreflightError> {
-    if let Ok(value) = fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
-        let value = value.trim();
-        // 1 leaves it to privileged processes; whether this is one, the attempt below tells.
-        if value == "2" {
-            return Err(PreflightError::Disabled { value: value.to_owned() });
-        }
+/// Whether this process may have a ring that can do all that is asked of it.
+pub fn check_ring() -> Result<(), PreflightError> {
+    // Absent before Linux 6.6. 1 leaves it to privileged processes; whether this is one, the attempt below tells.
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let disabled = disabled.trim();
+    if disabled == "2" {
+        return Err(PreflightError::Disabled { value: disabled.to_owned() });
     }
-    let ring = IoUring::new(2).map_err(|error| PreflightError::Blocked { error })?;
+    let blocked = |error: io::Error| match disabled {
+        "1" => PreflightError::Disabled { value: disabled.to_owned() },
+        _ => PreflightError::Blocked { error },
+    };
+    let ring = IoUring::new(2).map_err(blocked)?;
     let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe).map_err(|error| PreflightError::Blocked { error })?;
+    ring.submitter().register_probe(&mut probe).map_err(blocked)?;
     let needed = [
         (opcode::MsgRingData::CODE, "MSG_RING"),
         (opcode::SendMsg::CODE, "SENDMSG"),
@@ -109,7 +127,7 @@ fn check_ring(kernel: &str) -> Result<(), PreflightError> {
         (opcode::Fallocate::CODE, "FALLOCATE"),
     ];
     match needed.iter().find(|(code, _)| !probe.is_supported(*code)) {
-        Some((_, operation)) => Err(PreflightError::Operation { operation, kernel: kernel.to_owned() }),
+        Some((_, operation)) => Err(PreflightError::Operation { operation, kernel: kernel_release() }),
         None => Ok(()),
     }
 }
@@ -135,12 +153,14 @@ fn raise(resource: libc::__rlimit_resource_t) -> u64 {
     found.rlim_cur
 }
 
-fn check_memlock() -> Result<(), PreflightError> {
+/// Bytes that this process may lock in memory, after raising its soft limit to the hard one, where that is enough.
+pub fn check_memlock() -> Result<u64, PreflightError> {
     let found = raise(libc::RLIMIT_MEMLOCK);
-    if found < MEMLOCK_MIN_BYTES { Err(PreflightError::Memlock { found }) } else { Ok(()) }
+    if found < MEMLOCK_MIN_BYTES { Err(PreflightError::Memlock { found }) } else { Ok(found) }
 }
 
-fn raise_nofile() -> Result<u64, PreflightError> {
+/// Descriptors that this process may open, after raising its soft limit to the hard one, where that is enough.
+pub fn check_nofile() -> Result<u64, PreflightError> {
     let found = raise(libc::RLIMIT_NOFILE);
     if found < NOFILE_MIN { Err(PreflightError::Files { found }) } else { Ok(found) }
 }
@@ -168,7 +188,7 @@ mod tests {
         for (release, good) in
             [("6.18.44-fc", true), ("6.1.0", true), ("6.0.19-generic", false), ("7.1", true), ("", false)]
         {
-            assert_eq!(check_kernel(release).is_ok(), good, "{release}");
+            assert_eq!(is_new_enough(release), good, "{release}");
         }
     }
 

@@ -14,6 +14,7 @@ use heizer_runtime::buf::{AlignedBuf, BLOCK_BYTES};
 use heizer_runtime::cores::{self, CoreId};
 use heizer_runtime::fs::{self, Device, DeviceSync, File, OpenOptions, WriteSync};
 use heizer_runtime::host::{self, Config};
+use heizer_runtime::load::load;
 use heizer_runtime::net::{Listener, Stream};
 use heizer_runtime::sync::Event;
 use heizer_runtime::task;
@@ -209,6 +210,59 @@ fn a_core_sleeps_only_when_no_task_is_ready() {
         for task in tasks {
             timeout(HANG, task).await.expect("nobody is forgotten").expect("no panic");
         }
+    })
+    .expect("the runtime starts");
+}
+
+/// Whoever computes for long keeps everybody else on the core waiting, and that is told; a spinning core is idle too.
+#[test]
+fn a_core_is_busy_while_it_computes_and_idle_while_it_sleeps() {
+    for spin in [Duration::ZERO, Duration::from_micros(200)] {
+        let config = Config { spin, ..Config::default() };
+        host::run(&config, || async {
+            const LONG: Duration = Duration::from_millis(120);
+            let before = load();
+            sleep(4 * LONG).await;
+            let slept = load();
+            assert!(slept.busy - before.busy < 2 * LONG, "{slept:?}");
+            let begun = now();
+            while now() - begun < LONG {
+                std::hint::spin_loop();
+            }
+            sleep(Duration::from_millis(1)).await;
+            let worked = load();
+            assert!(worked.busy - slept.busy >= LONG && worked.cpu > slept.cpu, "{worked:?}");
+            assert!(worked.stalls > slept.stalls && worked.stalled - slept.stalled >= LONG, "{worked:?}");
+        })
+        .expect("the runtime starts");
+    }
+}
+
+#[test]
+fn messages_for_a_core_that_computes_wait_and_are_counted() {
+    host::run(&two_cores(), || async {
+        const OTHER: CoreId = CoreId(1);
+        if cores::current() == OTHER {
+            return;
+        }
+        let computing = Arc::new(AtomicBool::new(true));
+        let until = computing.clone();
+        cores::cast(OTHER, move || {
+            while until.load(Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
+        });
+        let taken = async || {
+            while cores::waiting_messages(OTHER) > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(HANG, taken()).await.expect("it begins to compute");
+        (0..5).for_each(|_| cores::cast(OTHER, || ()));
+        let waiting = cores::waiting_messages(OTHER);
+        computing.store(false, Ordering::Release);
+        assert_eq!(waiting, 5);
+        timeout(HANG, taken()).await.expect("it goes on");
     })
     .expect("the runtime starts");
 }

@@ -26,6 +26,7 @@ struct Inner {
     slot_taken: Cell<bool>,
     slot_used: Cell<usize>,
     waiting: RefCell<VecDeque<Rc<Waiter>>>,
+    waits: Cell<u64>,
 }
 
 /// One place in the line.
@@ -54,6 +55,7 @@ impl MemoryBudget {
                 slot_taken: Cell::new(false),
                 slot_used: Cell::new(0),
                 waiting: RefCell::new(VecDeque::new()),
+                waits: Cell::new(0),
             }),
         }
     }
@@ -61,6 +63,11 @@ impl MemoryBudget {
     /// The largest frame that is certain to get through; a larger one has to be refused.
     pub fn frame_bytes_max(&self) -> usize {
         self.inner.slot_total
+    }
+
+    /// Bytes that there are in all.
+    pub fn total(&self) -> usize {
+        self.inner.shared_total + self.inner.slot_total
     }
 
     /// Bytes reserved now.
@@ -71,6 +78,11 @@ impl MemoryBudget {
     /// Reservations waiting in line now.
     pub fn waiting(&self) -> usize {
         self.inner.waiting.borrow().len()
+    }
+
+    /// Reservations that had to wait, so far.
+    pub fn waits(&self) -> u64 {
+        self.inner.waits.get()
     }
 
     /// An empty reservation, to be grown.
@@ -218,6 +230,7 @@ impl Future for Grow<'_> {
             waker: RefCell::new(Some(cx.waker().clone())),
         });
         inner.waiting.borrow_mut().push_back(Rc::clone(&waiter));
+        inner.waits.set(inner.waits.get() + 1);
         this.waiter = Some(waiter);
         Poll::Pending
     }
@@ -251,12 +264,12 @@ mod tests {
         let mut fourth = Box::pin(budget.reserve(10));
         assert!(third.as_mut().now_or_never().is_none());
         assert!(fourth.as_mut().now_or_never().is_none(), "a small one doesn't overtake");
-        assert_eq!(budget.waiting(), 2);
+        assert_eq!((budget.waiting(), budget.waits(), budget.total()), (2, 2, 100));
         drop(second);
         let third = third.now_or_never().expect("the slot is free again");
         let fourth = fourth.now_or_never().expect("it fits into what is shared");
         drop((first, third, fourth));
-        assert_eq!(budget.used(), 0);
+        assert_eq!((budget.used(), budget.waiting(), budget.waits()), (0, 0, 2));
     }
 
     #[test]

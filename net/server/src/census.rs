@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// over the cores as it likes. It is touched when a connection opens or closes, never per request.
 #[derive(Debug)]
 pub struct Census {
-    connections_max: usize,
-    per_ip_max: usize,
+    connections_max: AtomicUsize,
+    per_ip_max: AtomicUsize,
     total: AtomicUsize,
     by_ip: Mutex<BTreeMap<IpAddr, usize>>,
 }
@@ -30,11 +30,17 @@ impl Census {
     /// A census with its limits; `usize::MAX` stands for none.
     pub fn new(connections_max: usize, per_ip_max: usize) -> Arc<Census> {
         Arc::new(Census {
-            connections_max,
-            per_ip_max,
+            connections_max: AtomicUsize::new(connections_max),
+            per_ip_max: AtomicUsize::new(per_ip_max),
             total: AtomicUsize::new(0),
             by_ip: Mutex::new(BTreeMap::new()),
         })
+    }
+
+    /// Other limits from now on. Connections that were admitted stay, though they be more.
+    pub fn set_limits(&self, connections_max: usize, per_ip_max: usize) {
+        self.connections_max.store(connections_max, Ordering::Relaxed);
+        self.per_ip_max.store(per_ip_max, Ordering::Relaxed);
     }
 
     /// Connections admitted and not yet gone.
@@ -44,27 +50,22 @@ impl Census {
 
     /// Counts a connection in, until the admission is dropped.
     pub fn admit(self: &Arc<Self>, ip: IpAddr) -> Result<Admission, Refused> {
-        if self.total.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
+        if self.total.fetch_add(1, Ordering::Relaxed) >= self.connections_max.load(Ordering::Relaxed) {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::Total);
         }
-        if self.per_ip_max != usize::MAX {
-            let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = by_ip.entry(ip).or_insert(0);
-            if *count >= self.per_ip_max {
-                self.total.fetch_sub(1, Ordering::Relaxed);
-                return Err(Refused::PerIp);
-            }
-            *count += 1;
+        let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = by_ip.get(&ip).copied().unwrap_or(0);
+        if known >= self.per_ip_max.load(Ordering::Relaxed) {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::PerIp);
         }
+        by_ip.insert(ip, known + 1);
         Ok(Admission { census: Arc::clone(self), ip })
     }
 
     fn leave(&self, ip: IpAddr) {
         self.total.fetch_sub(1, Ordering::Relaxed);
-        if self.per_ip_max == usize::MAX {
-            return;
-        }
         let mut by_ip = self.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_ip.get_mut(&ip) {
             *count -= 1;
@@ -110,6 +111,23 @@ mod tests {
         drop(first);
         let _again = census.admit(ip(1)).unwrap();
         assert_eq!(census.total(), 3);
+    }
+
+    #[test]
+    fn limits_that_change_count_those_who_came_before_and_send_nobody_away() {
+        let census = Census::new(usize::MAX, usize::MAX);
+        let admitted: Vec<_> = (0..3).map(|_| census.admit(ip(1)).unwrap()).collect();
+        census.set_limits(4, 2);
+        assert_eq!(census.total(), 3);
+        assert_eq!(census.admit(ip(1)).unwrap_err(), Refused::PerIp);
+        let _other = census.admit(ip(2)).unwrap();
+        assert_eq!(census.admit(ip(3)).unwrap_err(), Refused::Total);
+        drop(admitted);
+        let _again = [census.admit(ip(1)).unwrap(), census.admit(ip(1)).unwrap()];
+        assert_eq!(census.admit(ip(1)).unwrap_err(), Refused::PerIp);
+        census.set_limits(4, 3);
+        let _third = census.admit(ip(1)).unwrap();
+        assert_eq!(census.admit(ip(4)).unwrap_err(), Refused::Total);
     }
 
     #[test]

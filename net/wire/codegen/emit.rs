@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::emit_errors::{emit_visit, error_codes};
 use super::emit_fields::{decode_field, default_of, encode_field, random_field, rust_type};
 use super::schema::{Api, Field, File, Message, Struct, Versions};
 
@@ -96,6 +97,7 @@ fn emit_struct(out: &mut String, message: &Message, structure: &Struct) {
     writeln!(out, "}} }} }}\nimpl {name} {{").unwrap();
     emit_read(out, message, structure);
     emit_write(out, message, structure);
+    emit_visit(out, message, structure);
     out.push_str("}\n");
     emit_random(out, message, structure);
 }
@@ -223,8 +225,11 @@ fn emit_message_impl(out: &mut String, message: &Message) {
                 assert!(Self::VERSIONS.contains(&version), \"{name} has no version {{version}}\");
                 self.write(w, version);
             }}
+            {}
         }}",
-        versions.min, versions.max
+        versions.min,
+        versions.max,
+        error_codes(message)
     )
     .unwrap();
 }

@@ -19,6 +19,11 @@ pub trait Message: Clone + Debug + Default + PartialEq + Sized {
     /// Encodes what `version` can express; other fields are left out. A null that it cannot express becomes
     /// empty, a string longer than Kafka's maximum (32,767 bytes) is cut. Panics outside [`Self::VERSIONS`].
     fn encode(&self, w: &mut Writer, version: i16);
+
+    /// Calls `visit` with every error code in the message that is not 0.
+    fn error_codes(&self, visit: impl FnMut(i16)) {
+        let _ = visit;
+    }
 }
 
 /// A request message; ties it to its response and its API key.

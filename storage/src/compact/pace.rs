@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use heizer_runtime::task::Pacer;
-use heizer_runtime::time::{self, Instant};
+use heizer_runtime::time;
+
+use crate::rate::{Rate, Spending};
 
 /// Longest sleep at once, so that a cleaner that is to stop notices.
 const NAP_MAX: Duration = Duration::from_millis(50);
@@ -12,35 +14,30 @@ const NAP_MAX: Duration = Duration::from_millis(50);
 /// (`log.cleaner.io.max.bytes.per.second`).
 pub struct Pace {
     pacer: Pacer,
-    bytes_per_second: f64,
-    /// The bytes so far are paid for by this time.
-    paid_at: Instant,
+    spending: Spending,
 }
 
 impl Pace {
-    /// `share_percent` of the core (1 to 100); `bytes_per_second` is positive and may be infinite.
-    pub fn new(share_percent: u32, bytes_per_second: f64) -> Self {
-        assert!(bytes_per_second > 0.0, "a cleaner that may read nothing cleans nothing");
-        Self { pacer: Pacer::new(share_percent), bytes_per_second, paid_at: time::now() }
+    /// `share_percent` of the core (1 to 100), and a rate, which may be changed while a round is under way.
+    pub fn new(share_percent: u32, rate: impl Into<Rate>) -> Self {
+        Self { pacer: Pacer::new(share_percent), spending: Spending::new(rate.into()) }
     }
 
     /// Takes note that a round starts: what was not used in between cannot be made up for.
     pub(crate) fn start(&mut self) {
-        self.paid_at = self.paid_at.max(time::now());
+        self.spending.start();
     }
 
     /// Counts bytes read or written.
     pub(crate) fn spend(&mut self, bytes: u64) {
-        let seconds = bytes as f64 / self.bytes_per_second;
-        // Below the smallest rate that anybody would set, a day.
-        self.paid_at += Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(86_400));
+        self.spending.spend(bytes);
     }
 
     /// Gives way to others, and waits for a while if the bytes so far came too fast. `false`: still too fast, to be
     /// called again once the caller has seen whether it is to go on.
     pub(crate) async fn rest(&mut self) -> bool {
         self.pacer.checkpoint().await;
-        let ahead = self.paid_at.saturating_duration_since(time::now());
+        let ahead = self.spending.ahead();
         if ahead > Duration::from_millis(1) {
             time::sleep(ahead.min(NAP_MAX)).await;
         }

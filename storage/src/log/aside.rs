@@ -133,7 +133,7 @@ impl Log {
                 settled: segment.is_settled(),
                 // What was handed out of the second descriptor may be on its way still, and holds no more than that.
                 pinned: Rc::strong_count(segment) > 1 || segment.was_cached(),
-                compacted: state.config.cleanup_compact,
+                compacted: state.config.cleanup_compact || state.clean_to > segment.base(),
             };
             outgoing.may_serve_again(state.spares.len() + more, state.filling(now_ms))
         };

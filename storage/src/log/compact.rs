@@ -103,12 +103,13 @@ impl Log {
         Ok(())
     }
 
-    /// Fails where the round has to end: somebody wants the files for himself.
+    /// Fails where the round has to end: somebody wants the files for himself, or the log's policy is another by now.
     fn check_undisturbed(&self) -> Result<(), CompactError> {
         self.check_open()?;
-        match self.state.borrow().exclusive_waiting {
-            0 => Ok(()),
-            _ => Err(CompactError::Interrupted),
+        let state = self.state.borrow();
+        match state.exclusive_waiting == 0 && state.config.cleanup_compact {
+            true => Ok(()),
+            false => Err(CompactError::Interrupted),
         }
     }
 

@@ -288,7 +288,7 @@ impl State {
     }
 
     /// Forgets since when the log is dirty once it is not.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let reached = match self.config.sync_within_ms() {
             Some(_) => self.durable_end,
             None => self.written_end,

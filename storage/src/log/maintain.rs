@@ -97,23 +97,44 @@ impl Log {
     }
 
     /// Moves the log start up to `new_start` (at most the log end), durably, and returns it. The segments below go
-    /// with the next [`apply_retention`](Self::apply_retention).
+    /// with the next [`apply_retention`](Self::apply_retention). Calls come one after the other; one that has begun has
+    /// to be polled to its end.
     pub async fn delete_records(&self, new_start: i64) -> Result<i64, StorageError> {
+        let moved = self.move_start(new_start).await;
+        moved.inspect_err(|error| self.home.note(error))
+    }
+
+    async fn move_start(&self, new_start: i64) -> Result<i64, StorageError> {
         self.check_open()?;
-        let new_start = new_start.min(self.log_end());
-        if new_start <= self.log_start() {
+        if self.start_to_note(new_start).is_none() {
             return Ok(self.log_start());
         }
         if !self.state.borrow().home_durable {
-            // The directory comes with the first data.
+            // The directory comes with the first data. Before the turn: a full disk may keep this waiting.
             self.flush().await?;
         }
+        let _turn = self.take_start().await;
+        self.check_open()?;
+        // Somebody else may have deleted as much meanwhile, or the log may have been truncated.
+        let Some(start) = self.start_to_note(new_start) else { return Ok(self.log_start()) };
         let path = self.dir.join(LOG_START);
-        fs::write_atomic(&path, paths::encode_offset(new_start)).await.at(&path, "write")?;
-        self.state.borrow_mut().advance_start(new_start);
+        fs::write_atomic(&path, paths::encode_offset(start)).await.at(&path, "write")?;
+        {
+            let mut state = self.state.borrow_mut();
+            state.noted_start = start;
+            state.advance_start(start);
+        }
         self.start_flush();
         self.advance.notify_all();
         Ok(self.log_start())
+    }
+
+    /// The log start to note so that nothing below `new_start` ever comes back; none where that is certain already. It is
+    /// not where retention alone has moved the start: its segments may still be there.
+    fn start_to_note(&self, new_start: i64) -> Option<i64> {
+        let state = self.state.borrow();
+        let new_start = new_start.min(state.log_end());
+        (new_start > state.noted_start).then(|| new_start.max(state.log_start))
     }
 
     /// Starts a new segment, if the active one holds anything.
@@ -156,11 +177,16 @@ impl Log {
         result
     }
 
-    /// Closes the log and removes its directory. After a crash on the way, [`remove_deleted`] finishes.
+    /// Closes the log and removes its directory, unless that has become another's: a log without data needs none, and a
+    /// topic of the same name may have come since. After a crash on the way, [`remove_deleted`] finishes.
     pub async fn delete(&self) -> Result<(), StorageError> {
         let exclusive = self.take_exclusive().await;
         self.mark_closed();
-        remove_directory(&self.dir).await?;
+        let metadata = read_if_there(&self.dir.join(METADATA)).await?;
+        let owner = metadata.and_then(|text| paths::decode_metadata(&text));
+        if owner.is_none_or(|id| id == self.topic_id) {
+            remove_directory(&self.dir).await?;
+        }
         drop(exclusive);
         Ok(())
     }

@@ -27,7 +27,7 @@ use std::rc::{Rc, Weak};
 
 use heizer_runtime::random;
 use heizer_runtime::sync::Event;
-use heizer_runtime::time::Instant;
+use heizer_runtime::time::{self, Instant};
 
 use crate::config::{Level, LogConfig};
 use crate::dir::LogDir;
@@ -87,6 +87,8 @@ struct State {
     /// In order, never empty; the last one is active.
     segments: VecDeque<Rc<Segment>>,
     log_start: i64,
+    /// A log start of this much is known to be on stable storage.
+    noted_start: i64,
     written_end: i64,
     durable_end: i64,
     epochs: EpochCache,
@@ -100,6 +102,8 @@ struct State {
     role: Role,
     /// Retention or compaction is at work on sealed segments.
     maintained: bool,
+    /// A new log start is on its way to its checkpoint.
+    start_moving: bool,
     /// Compaction has cleaned everything below, as far as there is anything.
     clean_to: i64,
     /// How many wait for the role to become exclusive: nothing is appended meanwhile.
@@ -194,9 +198,24 @@ impl Log {
         self.state.borrow().config.clone()
     }
 
-    /// Puts other settings in force, from the next append and flush on.
+    /// The level that appends are flushed to.
+    pub fn level(&self) -> Level {
+        self.state.borrow().config.level()
+    }
+
+    /// Puts other settings in force, from the next append and flush on. What is appended already is brought to the new
+    /// level; a write or a round of compaction that is under way ends as it began, except that a log which is not
+    /// compacted any more loses no further segment to it.
     pub fn set_config(&self, config: LogConfig) {
-        self.state.borrow_mut().config = config;
+        {
+            let mut state = self.state.borrow_mut();
+            state.config = config;
+            // What no bound counted before counts from now on, if it does under these settings.
+            state.dirty_since.get_or_insert_with(time::now);
+            state.settle();
+        }
+        // Under a lower level there may be more to see.
+        self.advance.notify_all();
         self.start_flush();
     }
 
@@ -234,9 +253,19 @@ impl Log {
     /// Waits until [`end_at`](Self::end_at) the level has reached `end`. It only gets there on its own at the log's
     /// own level; for more, ask [`flush`](Self::flush).
     pub async fn wait_end_at(&self, level: Level, end: i64) -> Result<(), LogFailed> {
+        self.wait_end(end, || level).await
+    }
+
+    /// Waits until everything below `end` is at the log's own level, or at `level_max` where that is less. The level
+    /// counts as it is then: what waits when it is raised waits for the higher one.
+    pub async fn wait_end_at_own(&self, level_max: Level, end: i64) -> Result<(), LogFailed> {
+        self.wait_end(end, || self.level().min(level_max)).await
+    }
+
+    async fn wait_end(&self, end: i64, level: impl Fn() -> Level) -> Result<(), LogFailed> {
         loop {
             let advanced = self.advance.listen();
-            if self.end_at(level) >= end {
+            if self.end_at(level()) >= end {
                 return Ok(());
             }
             if let Some(failed) = self.failed() {
@@ -373,6 +402,22 @@ impl Log {
         Some(Maintenance { log: self.me() })
     }
 
+    /// Waits until nobody else moves the log start, and nobody has the files for himself or waits for that.
+    async fn take_start(&self) -> StartMove {
+        loop {
+            let idle = self.idle.listen();
+            {
+                let mut state = self.state.borrow_mut();
+                let wanted = state.role == Role::Exclusive || state.exclusive_waiting > 0;
+                if !wanted && !state.start_moving {
+                    state.start_moving = true;
+                    return StartMove { log: self.me() };
+                }
+            }
+            idle.await;
+        }
+    }
+
     /// Waits until nobody writes and takes the files for the caller, who gives them back with `release`.
     async fn take_exclusive(&self) -> Exclusive {
         let _waiting = Waiting::new(self);
@@ -380,7 +425,7 @@ impl Log {
             let idle = self.idle.listen();
             {
                 let mut state = self.state.borrow_mut();
-                if state.role == Role::Idle && !state.maintained {
+                if state.role == Role::Idle && !state.maintained && !state.start_moving {
                     state.role = Role::Exclusive;
                     return Exclusive { log: self.me() };
                 }
@@ -406,8 +451,9 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.log.state.borrow_mut().exclusive_waiting -= 1;
-        // The flush task may have given way, with something left to write.
+        // The flush task may have given way, with something left to write; so may whoever moves the log start.
         self.log.start_flush();
+        self.log.idle.notify_all();
     }
 }
 
@@ -419,6 +465,18 @@ struct Maintenance {
 impl Drop for Maintenance {
     fn drop(&mut self) {
         self.log.state.borrow_mut().maintained = false;
+        self.log.idle.notify_all();
+    }
+}
+
+/// The right to write the log start's checkpoint beside everything else, given back when dropped.
+struct StartMove {
+    log: Rc<Log>,
+}
+
+impl Drop for StartMove {
+    fn drop(&mut self) {
+        self.log.state.borrow_mut().start_moving = false;
         self.log.idle.notify_all();
     }
 }

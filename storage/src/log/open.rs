@@ -130,6 +130,8 @@ impl Log {
             config,
             segments: opened.segments,
             log_start: opened.log_start,
+            // The process before may have ended between a change of the directory and its sync.
+            noted_start: 0,
             written_end: log_end,
             durable_end: opened.unsynced_from.unwrap_or(log_end),
             epochs: opened.epochs,
@@ -138,6 +140,7 @@ impl Log {
             producers: opened.producers,
             role: Role::Idle,
             maintained: false,
+            start_moving: false,
             clean_to: opened.clean_to,
             exclusive_waiting: 0,
             forced_end: log_end,

@@ -24,8 +24,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::select;
 use heizer_runtime::sync::Event;
-use heizer_runtime::time::{self, Instant};
-use heizer_runtime::{fs, random, task};
+use heizer_runtime::{fs, random, task, time};
 
 use crate::batch::{crc_matches, split};
 use crate::census::{Note, NoteKind, future_name, split_log_name};
@@ -35,13 +34,16 @@ use crate::error::{AppendError, IoContext, LogFailed, ReadError, StorageError};
 use crate::log::maintain::{remove_directory, retire_directory};
 use crate::log::{AppendOrigin, Exclusive, Log, OpenMode};
 use crate::paths::{self, SNAPSHOT};
+use crate::rate::{Rate, Spending};
 
 /// Copied at once: bounds the memory of a move, and what goes over the budget at once. No less than the minimum, however
 /// small the budget is.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 const CHUNK_BYTES_MIN: usize = 16 << 10;
 /// A chunk is what the budget has for this part of a second, within those bounds.
-const CHUNKS_PER_S: u64 = 8;
+const CHUNKS_PER_S: f64 = 8.0;
+/// Longest sleep at once: the budget may grow meanwhile.
+const NAP_MAX: Duration = Duration::from_secs(1);
 /// So often the copy is brought up to date and synced before the source is held, each time over a shorter rest.
 const ROUNDS_BEFORE_SWAP: usize = 3;
 
@@ -77,26 +79,35 @@ pub struct Place {
 /// How many bytes copies of one core may write.
 #[derive(Debug)]
 pub struct CopyBudget {
-    bytes_per_s: u64,
-    free_at: Instant,
+    spending: Spending,
 }
 
 impl CopyBudget {
     /// So many bytes a second, which is at least one.
     pub fn new(bytes_per_s: u64) -> CopyBudget {
-        CopyBudget { bytes_per_s: bytes_per_s.max(1), free_at: time::now() }
+        CopyBudget { spending: Spending::new(Rate::new(bytes_per_s.max(1) as f64)) }
+    }
+
+    /// The bytes per second, which may be changed while a copy is made.
+    pub fn rate(&self) -> Rate {
+        self.spending.rate().clone()
     }
 
     fn chunk_bytes(&self) -> usize {
-        let share = usize::try_from(self.bytes_per_s / CHUNKS_PER_S).unwrap_or(usize::MAX);
+        // Saturates, as it should.
+        let share = (self.spending.rate().get() / CHUNKS_PER_S) as usize;
         share.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
     }
 
-    /// Takes note of `bytes` copied; when the next may follow.
-    fn spend(&mut self, bytes: usize, now: Instant) -> Instant {
-        let took = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
-        self.free_at = self.free_at.max(now) + took;
-        self.free_at
+    /// Takes note of `bytes` copied.
+    fn spend(&mut self, bytes: usize) {
+        self.spending.start();
+        self.spending.spend(bytes as u64);
+    }
+
+    /// How long until the next may follow.
+    fn ahead(&mut self) -> Duration {
+        self.spending.ahead()
     }
 }
 
@@ -270,10 +281,13 @@ impl Relocation {
             if caught_up {
                 return Ok(());
             }
-            let free_at = budget.spend(bytes, time::now());
-            let cancel = self.cancel.listen();
-            if !self.cancelled.get() && free_at > time::now() {
-                select(pin!(time::sleep_until(free_at)), cancel).await;
+            budget.spend(bytes);
+            loop {
+                let (ahead, cancel) = (budget.ahead(), self.cancel.listen());
+                if self.cancelled.get() || ahead.is_zero() {
+                    break;
+                }
+                select(pin!(time::sleep(ahead.min(NAP_MAX))), cancel).await;
             }
             task::yield_now().await;
         }

@@ -74,6 +74,7 @@ impl Log {
             state.durable_end = state.durable_end.min(end);
             state.forced_end = state.forced_end.min(end);
             state.log_start = state.log_start.min(end);
+            state.noted_start = state.noted_start.min(end);
             state.epochs.truncate_end(end);
             later.into()
         };
@@ -158,6 +159,7 @@ impl Log {
             let old = std::mem::take(&mut state.segments);
             state.segments.push_back(fresh.clone());
             state.log_start = offset;
+            state.noted_start = 0;
             state.written_end = offset;
             state.durable_end = offset;
             state.forced_end = offset;

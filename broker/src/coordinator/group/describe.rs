@@ -1,17 +1,17 @@
-//! DescribeGroups, ListGroups, DeleteGroups, and the search for what has outlived its use.
+//! DescribeGroups, ListGroups, and the search for what has outlived its use.
 
 use std::collections::BTreeSet;
 
 use bytestring::ByteString;
 use heizer_wire::ErrorCode;
-use heizer_wire::messages::{DeletableGroupResult, DescribedGroup, ListedGroup};
+use heizer_wire::messages::{DescribedGroup, ListedGroup};
 
 use super::classic::ClassicGroup;
 use super::context::{Draft, Effect, Outbox, TimerKey};
 use super::state::ClassicState;
 use super::writes::offset_tombstones;
 use super::{Entry, GROUPS_PER_EXPIRY_MAX, GroupShard};
-use crate::coordinator::result::{Answer, AnswerId, CoordinatorResult, Millis};
+use crate::coordinator::result::Millis;
 
 /// From here on a missing group is an error (KIP-1043); before, it is described as dead.
 const DESCRIBE_VERSION_WITH_NOT_FOUND: i16 = 6;
@@ -22,8 +22,7 @@ impl GroupShard {
     /// DescribeGroups for one group of this shard.
     #[must_use]
     pub fn describe(&self, group_id: &ByteString, version: i16) -> DescribedGroup {
-        let entry = self.groups.get(group_id).filter(|entry| !entry.live.is(ClassicState::Dead));
-        match entry {
+        match self.groups.get(group_id) {
             Some(entry) => entry.live.describe(),
             None => missing_group(group_id, version),
         }
@@ -35,68 +34,12 @@ impl GroupShard {
         let states: BTreeSet<String> =
             states_filter.iter().map(|state| state.trim().to_lowercase()).collect();
         let is_type_wanted = types_filter.is_empty()
-            || types_filter.iter().any(|kind| kind.trim().eq_ignore_ascii_case(CLASSIC_TYPE));
-        let is_state_wanted =
-            |live: &ClassicGroup| states.is_empty() || states.contains(&live.state().name().to_lowercase());
+            || types_filter.iter().any(|kind| kind.eq_ignore_ascii_case(CLASSIC_TYPE));
+        let is_state_wanted = |live: &ClassicGroup| {
+            states.is_empty() || states.contains(&live.shown_state().name().to_lowercase())
+        };
         let wanted = self.groups.values().filter(|entry| is_type_wanted && is_state_wanted(&entry.live));
         wanted.map(|entry| entry.live.list()).collect()
-    }
-
-    /// DeleteGroups for one group of this shard. The answer comes when its tombstones are durable, or now if it
-    /// cannot be deleted.
-    pub fn delete_group(
-        &mut self,
-        answer: AnswerId,
-        group_id: &ByteString,
-        now: Millis,
-    ) -> CoordinatorResult {
-        let mut out = Outbox::default();
-        let state = self.groups.get(group_id).map_or(ClassicState::Dead, |entry| entry.live.state());
-        let error = match state {
-            ClassicState::Dead => ErrorCode::GroupIdNotFound,
-            ClassicState::Empty => ErrorCode::None,
-            _ => ErrorCode::NonEmptyGroup,
-        };
-        let result = DeletableGroupResult { group_id: group_id.clone(), error_code: error.into() };
-        if error == ErrorCode::None {
-            let offsets = self.offsets_of(group_id, |_| true);
-            let draft = self.bury(group_id, offsets, now);
-            out.drafts.push(draft);
-        }
-        out.answer_after(0, answer, Answer::DeleteGroup(result));
-        self.finish(out)
-    }
-
-    /// A topic is gone: so are the offsets that groups have committed for it. Those on their way to the log are
-    /// cleared as well, since the tombstones come after them.
-    pub fn on_topics_deleted(&mut self, topics: &BTreeSet<ByteString>) -> CoordinatorResult {
-        let mut out = Outbox::default();
-        let busy = self.groups_with_writes();
-        for (group_id, entry) in &self.groups {
-            if !busy.contains(group_id) && !entry.offsets.keys().any(|topic| topics.contains(topic)) {
-                continue;
-            }
-            let offsets = self.offsets_of(group_id, |topic| topics.contains(topic));
-            if !offsets.is_empty() {
-                let tombstones = offset_tombstones(group_id, &offsets);
-                out.drafts.push(Draft::new(group_id, tombstones, Effect::Nothing));
-            }
-        }
-        self.finish(out)
-    }
-
-    /// The offsets of a group for the topics that `is_meant`: the durable ones and those on their way.
-    fn offsets_of(
-        &self,
-        group_id: &ByteString,
-        is_meant: impl Fn(&ByteString) -> bool,
-    ) -> Vec<(ByteString, i32)> {
-        let durable = self.groups.get(group_id).into_iter().flat_map(|entry| &entry.offsets);
-        let durable = durable.flat_map(|(topic, rows)| rows.keys().map(move |index| (topic.clone(), *index)));
-        let on_their_way = self.pending.values().filter(|write| write.group == *group_id);
-        let on_their_way = on_their_way.flat_map(|write| write.offsets.iter().cloned());
-        let all: BTreeSet<_> = durable.chain(on_their_way).filter(|(topic, _)| is_meant(topic)).collect();
-        all.into_iter().collect()
     }
 
     /// Sets the timer of the search for expired offsets, if there is anything that could expire.
@@ -146,6 +89,14 @@ impl GroupShard {
 }
 
 impl ClassicGroup {
+    /// The state as others see it: a group on its way out is there, and empty, until its tombstones are durable.
+    fn shown_state(&self) -> ClassicState {
+        match self.state() {
+            ClassicState::Dead => ClassicState::Empty,
+            state => state,
+        }
+    }
+
     fn describe(&self) -> DescribedGroup {
         let is_stable = self.is(ClassicState::Stable);
         let protocol = self.protocol.clone().filter(|_| is_stable).unwrap_or_default();
@@ -158,7 +109,7 @@ impl ClassicGroup {
         });
         DescribedGroup {
             group_id: self.id.clone(),
-            group_state: self.state().name().into(),
+            group_state: self.shown_state().name().into(),
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
             members: rows.collect(),
             protocol_data: protocol,
@@ -170,7 +121,7 @@ impl ClassicGroup {
         ListedGroup {
             group_id: self.id.clone(),
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
-            group_state: self.state().name().into(),
+            group_state: self.shown_state().name().into(),
             group_type: CLASSIC_TYPE.into(),
         }
     }

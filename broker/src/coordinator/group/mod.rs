@@ -3,7 +3,9 @@
 mod classic;
 mod config;
 mod context;
+mod delete;
 mod describe;
+mod figures;
 mod join;
 mod member;
 mod membership;
@@ -35,6 +37,7 @@ use super::result::{Answer, AnswerId, Client, CoordinatorResult, Millis, WriteId
 use super::timers::Timers;
 
 pub use self::config::GroupConfig;
+pub use self::figures::GroupSummary;
 pub use self::offsets::{offset_fetch_error, offset_fetch_groups, offset_fetch_response};
 pub use self::state::ClassicState;
 

@@ -22,6 +22,8 @@ use crate::coordinator::result::{Answer, AnswerId, Millis};
 const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
 /// From here on a commit to an unknown group is told so (KIP-848); older clients understand another error.
 const COMMIT_VERSION_WITH_GROUP_NOT_FOUND: i16 = 9;
+/// From here on OffsetFetch has an error code for the group as a whole.
+const FETCH_VERSION_WITH_GROUP_ERROR: i16 = 2;
 /// From here on OffsetFetch names many groups (KIP-709).
 const FETCH_VERSION_WITH_GROUPS: i16 = 8;
 
@@ -86,10 +88,25 @@ impl ClassicGroup {
         Ok(())
     }
 
+    /// Whether any of the group's offsets may be deleted: of a group with members only if they are consumers, whose
+    /// subscriptions tell which.
+    pub(super) fn validate_offset_delete(&self) -> Result<(), ErrorCode> {
+        match self.state() {
+            ClassicState::Dead => Err(ErrorCode::GroupIdNotFound),
+            ClassicState::Empty => Ok(()),
+            _ if self.has_consumers() => Ok(()),
+            _ => Err(ErrorCode::NonEmptyGroup),
+        }
+    }
+
+    fn has_consumers(&self) -> bool {
+        self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE)
+    }
+
     /// The topics whose offsets are in use whatever their age; none if every topic is (the members' metadata is
     /// not for the coordinator to read).
-    fn topics_in_use(&self) -> Option<BTreeSet<ByteString>> {
-        if self.protocol_type.as_deref() != Some(CONSUMER_PROTOCOL_TYPE) {
+    pub(super) fn topics_in_use(&self) -> Option<BTreeSet<ByteString>> {
+        if !self.has_consumers() {
             // Nobody subscribes in a simple group; of other kinds only the empty ones expire.
             return Some(BTreeSet::new());
         }
@@ -101,14 +118,13 @@ impl ClassicGroup {
 
     /// Since when an offset has not been needed; none while it is.
     fn idle_since(&self, committed: &CommittedOffset) -> Option<i64> {
-        let is_consumer = self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE);
         match (&self.protocol_type, self.state()) {
             // A simple group has no members that could show that it lives.
             (None, _) => Some(committed.commit_timestamp),
             (Some(_), ClassicState::Empty) => {
                 Some(self.state_since.map_or(committed.commit_timestamp, Millis::as_i64))
             }
-            (Some(_), ClassicState::Stable) if is_consumer => Some(committed.commit_timestamp),
+            (Some(_), ClassicState::Stable) if self.has_consumers() => Some(committed.commit_timestamp),
             (Some(_), _) => None,
         }
     }
@@ -266,11 +282,19 @@ pub fn offset_fetch_response(mut groups: Vec<OffsetFetchResponseGroup>, version:
     }
 }
 
-/// The answer for a group that cannot be asked now: `code` for the group and at each partition it was asked for,
-/// which is where version 1 looks.
+/// The answer of a version for a group that cannot be asked now: `code` for the group, or where there is no room for
+/// that, at each partition it was asked for.
 #[must_use]
-pub fn offset_fetch_error(group: &OffsetFetchRequestGroup, code: ErrorCode) -> OffsetFetchResponseGroup {
-    let topics = group.topics.as_deref().unwrap_or_default();
+pub fn offset_fetch_error(
+    group: &OffsetFetchRequestGroup,
+    code: ErrorCode,
+    version: i16,
+) -> OffsetFetchResponseGroup {
+    // Below that version topics are never null.
+    let topics = match version {
+        ..FETCH_VERSION_WITH_GROUP_ERROR => group.topics.as_deref().unwrap_or_default(),
+        _ => &[],
+    };
     let mut response = fetch(&group.group_id, None, Some(topics));
     response.error_code = code.into();
     let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);

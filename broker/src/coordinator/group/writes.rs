@@ -115,6 +115,20 @@ impl GroupShard {
         self.pending.values().map(|write| write.group.clone()).collect()
     }
 
+    /// The group is on its way out. That it is not there is told once it is true: when its tombstones are durable.
+    pub(super) fn answer_after_removal(
+        &mut self,
+        group_id: &ByteString,
+        id: AnswerId,
+        answer: Answer,
+    ) -> CoordinatorResult {
+        let mut removals =
+            self.pending.values_mut().filter(|write| matches!(write.effect, Effect::Removal { .. }));
+        let removal = removals.find(|write| write.group == *group_id);
+        removal.expect("a dead group's tombstones are on their way").answers.push((id, answer));
+        CoordinatorResult::default()
+    }
+
     /// Marks an empty group as on its way out and writes the tombstones of all that the log knows of it.
     pub(super) fn bury(
         &mut self,

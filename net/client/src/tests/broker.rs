@@ -1,5 +1,7 @@
 //! A broker of a few hundred lines, in memory: enough of each API for the client to be tried against it.
 
+mod admin;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -32,6 +34,10 @@ pub(super) struct Broker {
     pub(super) commits: RefCell<BTreeMap<(String, i32), i64>>,
     group: RefCell<Group>,
     group_changed: Event,
+    /// Requests of administrators, in order.
+    pub(super) asked: RefCell<Vec<RequestBody>>,
+    /// What the next of them are refused with, last first.
+    pub(super) refusals: RefCell<Vec<ErrorCode>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +153,7 @@ impl Broker {
             }
             RequestBody::OffsetCommit(request) => self.encode(header, key, &self.commit(&request)),
             RequestBody::OffsetFetch(request) => self.encode(header, key, &self.committed(&request)),
-            _ => None,
+            request => self.administer(header, key, request),
         }
     }
 
@@ -156,10 +162,12 @@ impl Broker {
     }
 
     fn api_versions(&self) -> ApiVersionsResponse {
-        let keys = [0i16, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 18, 22];
+        let keys = [0i16, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 21, 22, 32, 35, 37, 42, 44, 47, 60];
         let listed = |api_key: i16| {
-            let versions = ApiKey::try_from(api_key).unwrap().valid_versions();
-            ApiVersion { api_key, min_version: *versions.start(), max_version: *versions.end() }
+            let key = ApiKey::try_from(api_key).unwrap();
+            let versions = key.valid_versions();
+            let max = if key == ApiKey::ApiVersions { 2 } else { *versions.end() };
+            ApiVersion { api_key, min_version: *versions.start(), max_version: max }
         };
         ApiVersionsResponse { api_keys: keys.map(listed).into(), ..Default::default() }
     }
@@ -256,20 +264,21 @@ impl Broker {
     }
 
     fn list_offsets(&self, request: &ListOffsetsRequest) -> ListOffsetsResponse {
-        let topic = &request.topics[0];
-        let asked = &topic.partitions[0];
-        let end = self.end_offset(&topic.name, asked.partition_index);
-        let answer = ListOffsetsPartitionResponse {
-            partition_index: asked.partition_index,
-            offset: match asked.timestamp {
-                -2 => 0,
-                -1 => end,
-                _ => -1,
-            },
-            ..Default::default()
-        };
-        let topic = ListOffsetsTopicResponse { name: topic.name.clone(), partitions: vec![answer] };
-        ListOffsetsResponse { topics: vec![topic], ..Default::default() }
+        let refusal = self.refusals.borrow_mut().pop().unwrap_or(ErrorCode::None);
+        let topics = request.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|asked| ListOffsetsPartitionResponse {
+                partition_index: asked.partition_index,
+                error_code: refusal.code(),
+                offset: match asked.timestamp {
+                    -2 => 0,
+                    -1 => self.end_offset(&topic.name, asked.partition_index),
+                    _ => -1,
+                },
+                ..Default::default()
+            });
+            ListOffsetsTopicResponse { name: topic.name.clone(), partitions: partitions.collect() }
+        });
+        ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
     }
 
     async fn fetch(&self, request: &FetchRequest) -> FetchResponse {
@@ -394,29 +403,39 @@ impl Broker {
     }
 
     fn commit(&self, request: &OffsetCommitRequest) -> OffsetCommitResponse {
+        let from_outside = request.member_id.is_empty() && !self.group.borrow().members.is_empty();
+        let error = if from_outside { ErrorCode::UnknownMemberId } else { ErrorCode::None };
         let mut commits = self.commits.borrow_mut();
-        for topic in &request.topics {
-            for p in &topic.partitions {
-                commits.insert((topic.name.to_string(), p.partition_index), p.committed_offset);
-            }
-        }
-        OffsetCommitResponse::default()
+        let topics = request.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|p| {
+                if error.is_none() {
+                    commits.insert((topic.name.to_string(), p.partition_index), p.committed_offset);
+                }
+                let partition_index = p.partition_index;
+                OffsetCommitResponsePartition { partition_index, error_code: error.code() }
+            });
+            OffsetCommitResponseTopic { name: topic.name.clone(), partitions: partitions.collect() }
+        });
+        OffsetCommitResponse { topics: topics.collect(), ..Default::default() }
     }
 
     fn committed(&self, request: &OffsetFetchRequest) -> OffsetFetchResponse {
         let commits = self.commits.borrow();
         let group = &request.groups[0];
-        let topics = group.topics.iter().flatten().map(|topic| {
-            let partitions =
-                topic.partition_indexes.iter().map(|&partition_index| OffsetFetchResponsePartitions {
-                    partition_index,
-                    committed_offset: commits
-                        .get(&(topic.name.to_string(), partition_index))
-                        .copied()
-                        .unwrap_or(-1),
-                    ..Default::default()
-                });
-            OffsetFetchResponseTopics { name: topic.name.clone(), partitions: partitions.collect() }
+        let asked = group.topics.as_ref().map(|topics| {
+            let all = topics.iter().flat_map(|topic| {
+                topic.partition_indexes.iter().map(move |index| (topic.name.to_string(), *index))
+            });
+            all.collect::<Vec<_>>()
+        });
+        let topics = asked.unwrap_or_else(|| commits.keys().cloned().collect()).into_iter().map(|key| {
+            let committed_offset = commits.get(&key).copied().unwrap_or(-1);
+            let partition = OffsetFetchResponsePartitions {
+                partition_index: key.1,
+                committed_offset,
+                ..Default::default()
+            };
+            OffsetFetchResponseTopics { name: key.0.into(), partitions: vec![partition] }
         });
         let answer = OffsetFetchResponseGroup {
             group_id: group.group_id.clone(),

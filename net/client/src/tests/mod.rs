@@ -1,5 +1,6 @@
 //! The client against a broker in memory, on the simulated network.
 
+mod admin;
 mod broker;
 
 use std::collections::BTreeSet;
@@ -164,6 +165,20 @@ fn whoever_waits_for_no_answers_can_wait_for_the_socket() {
         // In order behind them, so they have arrived.
         connection.request(&MetadataRequest::default()).await.unwrap();
         assert_eq!(broker.produced.get(), 3);
+    });
+}
+
+#[test]
+fn a_record_is_sent_also_where_the_topics_partitions_are_known_before() {
+    block_on(17, async {
+        let (_broker, addr) = Broker::start(3);
+        let client = client(&addr);
+        assert_eq!(client.partition_count("t", true).await.expect("known"), 3);
+        let producer = Producer::new(&client, ProducerConfig::default());
+        let deliveries = ["a", "b"].map(|value| producer.send(record("t", None, value)));
+        for delivery in deliveries {
+            delivery.await.expect("delivered");
+        }
     });
 }
 

@@ -29,6 +29,13 @@ const SCRATCH_PARTS_MAX: usize = CHUNK_BYTES as usize / SCRATCH_BYTES;
 /// The same on every architecture that has had it since its birth in Linux 6.5.
 const SYS_CACHESTAT: libc::c_long = 451;
 
+/// Whether the kernel tells what is in the page cache, and this process may ask.
+pub(crate) fn has_cachestat() -> bool {
+    // SAFETY: without a file the call looks at nothing else.
+    let status = unsafe { libc::syscall(SYS_CACHESTAT, -1, 0_usize, 0_usize, 0_u32) };
+    status < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF)
+}
+
 /// A file opened for reading through the page cache. Clones share it, on any core.
 #[derive(Clone, Debug)]
 pub(crate) struct CachedFile {

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::LocalBoxFuture;
 use io_uring::{IoUring, opcode, squeue, types};
@@ -48,10 +48,19 @@ impl Clock {
 }
 
 fn monotonic_ns() -> u64 {
+    read_clock(libc::CLOCK_MONOTONIC)
+}
+
+/// CPU time, of user and kernel, that the calling thread has used so far. A system call.
+pub(crate) fn thread_cpu_time() -> Duration {
+    Duration::from_nanos(read_clock(libc::CLOCK_THREAD_CPUTIME_ID))
+}
+
+fn read_clock(clock: libc::clockid_t) -> u64 {
     let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes one timespec, which `spec` is.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut spec) };
-    assert_eq!(status, 0, "the monotonic clock always answers");
+    let status = unsafe { libc::clock_gettime(clock, &raw mut spec) };
+    assert_eq!(status, 0, "clocks of the kernel's own always answer");
     spec.tv_sec as u64 * 1_000_000_000 + spec.tv_nsec as u64
 }
 
@@ -81,6 +90,8 @@ pub(super) struct Inner {
     /// submitted.
     #[expect(clippy::vec_box, reason = "the kernel holds pointers to the elements")]
     timespecs: RefCell<Vec<Box<types::Timespec>>>,
+    /// Operations on files, of those under way.
+    pub(super) file_operations: Cell<usize>,
     /// Completions on their way from the ring to their tasks.
     reaped: RefCell<Vec<(u64, i32)>>,
     /// The core has ended: the ring is not entered any more.
@@ -106,6 +117,7 @@ impl Driver {
             polls: Polls::default(),
             armed: RefCell::default(),
             timespecs: RefCell::default(),
+            file_operations: Cell::new(0),
             reaped: RefCell::default(),
             closed: Cell::new(false),
         };
@@ -148,6 +160,16 @@ impl Driver {
         if self.inner.mailboxes[usize::from(to.0)].put(message) {
             self.inner.ring_core(to);
         }
+    }
+
+    /// Messages that wait for core `to`.
+    pub(crate) fn waiting_messages(&self, to: CoreId) -> usize {
+        self.inner.mailboxes[usize::from(to.0)].len()
+    }
+
+    /// Reads, writes and syncs of files that the kernel has not completed.
+    pub(crate) fn file_operations(&self) -> usize {
+        self.inner.file_operations.get()
     }
 
     /// Asks the kernel to end everything under way and waits for it, so that no operation outlives its buffers; then
@@ -227,12 +249,12 @@ impl Inner {
         ran
     }
 
-    /// Wakes due timers and arms the next deadline; whether any was due.
-    pub(super) fn run_timers(&self, core: &Core) -> bool {
+    /// Wakes the timers due at `now` and arms the next deadline; whether any was due.
+    pub(super) fn run_timers(&self, core: &Core, now: Instant) -> bool {
         if core.timers.borrow().next_deadline().is_none() {
             return false;
         }
-        let due = core.timers.borrow_mut().take_due(self.clock.now());
+        let due = core.timers.borrow_mut().take_due(now);
         let fired = !due.is_empty();
         due.into_iter().for_each(Waker::wake);
         if let Some(next) = core.timers.borrow().next_deadline()

@@ -77,9 +77,9 @@ impl File {
         &self,
         resources: R,
         build: impl FnOnce(types::Fd, &mut R) -> squeue::Entry,
-    ) -> Op<(R, File)> {
+    ) -> Op<(R, UnderWay)> {
         let fd = self.fd();
-        Op::submit(&self.shared.driver.inner, (resources, self.clone()), |(resources, _)| {
+        Op::submit(&self.shared.driver.inner, (resources, UnderWay::new(self)), |(resources, _)| {
             build(fd, resources)
         })
     }
@@ -189,6 +189,24 @@ impl File {
             stat.assume_init()
         };
         Ok(stat.st_size as u64)
+    }
+}
+
+/// An operation on a file, counted until it completes.
+struct UnderWay(File);
+
+impl UnderWay {
+    fn new(file: &File) -> UnderWay {
+        let count = &file.shared.driver.inner.file_operations;
+        count.set(count.get() + 1);
+        UnderWay(file.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let count = &self.0.shared.driver.inner.file_operations;
+        count.set(count.get() - 1);
     }
 }
 

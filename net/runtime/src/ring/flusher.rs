@@ -19,16 +19,22 @@ pub(crate) async fn flush_until_closed(core: Rc<Core>, polls: Polls, spin: Durat
     let Backend::Ring(driver) = &core.backend else { unreachable!("the flusher drives a ring") };
     let ring = &driver.inner;
     let mut idle_since: Option<Instant> = None;
+    core.load.idled_until(driver.now());
     while !ring.closed.get() {
         let mut busy = polls.take_any();
         busy |= ring.run_messages();
-        busy |= ring.run_timers(&core);
+        let now = driver.now();
+        busy |= ring.run_timers(&core, now);
         busy |= ring.turn(false);
         if busy {
+            core.load.worked_until(now);
             idle_since = None;
-        } else if spin.is_zero() || driver.now() >= *idle_since.get_or_insert_with(|| driver.now()) + spin {
+        } else if spin.is_zero() || now >= *idle_since.get_or_insert(now) + spin {
             ring.sleep();
+            core.load.idled_until(driver.now());
             idle_since = None;
+        } else {
+            core.load.idled_until(now);
         }
         next_pass().await;
     }

@@ -41,6 +41,11 @@ impl Mailbox {
         self.sleeping.load(Ordering::Acquire) && self.sleeping.swap(false, Ordering::AcqRel)
     }
 
+    /// Messages that wait. Senders and the receiver may be at it meanwhile.
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     pub(super) fn take(&self) -> Option<Message> {
         self.messages.pop()
     }

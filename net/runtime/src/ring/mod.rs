@@ -14,10 +14,10 @@ pub(crate) mod path;
 mod sendfile;
 mod socket;
 
-pub(crate) use cached::CachedFile;
+pub(crate) use cached::{CachedFile, has_cachestat};
 pub(crate) use device::Device;
-pub(crate) use driver::{Clock, Driver};
+pub(crate) use driver::{Clock, Driver, thread_cpu_time};
 pub(crate) use file::File;
 pub(crate) use flusher::flush_until_closed;
 pub(crate) use mailbox::{Doorbell, Mailbox};
-pub(crate) use socket::{Listener, Stream};
+pub(crate) use socket::{BACKLOG, Listener, Stream};

@@ -113,7 +113,7 @@ pub(crate) async fn total_bytes(_: &Driver, path: &Path) -> io::Result<u64> {
     Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
-fn statvfs(path: &Path) -> io::Result<libc::statvfs> {
+pub(crate) fn statvfs(path: &Path) -> io::Result<libc::statvfs> {
     let path = c_path(path)?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: statvfs reads the zero-terminated path and fills the structure where it returns zero.

@@ -18,7 +18,7 @@ use super::file::Parts;
 use super::op::Op;
 
 /// Connections that the kernel holds for us until we accept them.
-const BACKLOG: i32 = 1_024;
+pub(crate) const BACKLOG: i32 = 1_024;
 
 #[derive(Debug)]
 pub(crate) struct Listener {

@@ -429,7 +429,18 @@ impl Driver {
 
     /// Work of unknown length was done: virtual time stands still while code runs, so it is drawn here.
     pub(crate) fn worked(&self) {
-        self.world.advance(WORK_NS);
+        let took = self.world.advance(WORK_NS);
+        crate::core::current().load.worked(took);
+    }
+
+    /// Messages on their way to core `to` of this node.
+    pub(crate) fn waiting_messages(&self, to: CoreId) -> usize {
+        self.world.messages(CoreKey { node: self.key.node, core: to })
+    }
+
+    /// Disk operations of this core that are under way.
+    pub(crate) fn disk_operations(&self) -> usize {
+        self.world.disk_operations(self.key)
     }
 
     pub(crate) fn post(&self, to: CoreId, message: Message) {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
@@ -213,8 +214,11 @@ impl World {
         Instant::from_nanos(self.now_ns.get())
     }
 
-    pub(super) fn advance(&self, (low, high): (u64, u64)) {
-        self.now_ns.set(self.now_ns.get() + self.rng.between(low, high));
+    /// Lets a drawn time pass, and tells how long it was.
+    pub(super) fn advance(&self, (low, high): (u64, u64)) -> Duration {
+        let passed = self.rng.between(low, high);
+        self.now_ns.set(self.now_ns.get() + passed);
+        Duration::from_nanos(passed)
     }
 
     pub(super) fn schedule_hash(&self) -> u64 {
@@ -487,7 +491,8 @@ impl World {
         self.fold([4 + key.node as u64, u64::from(key.core.0), id]);
         wake.queued.store(false, Ordering::Relaxed);
         self.yielded.set(false);
-        let entered = core::enter(self.running_core(key));
+        let core = self.running_core(key);
+        let entered = core::enter(core.clone());
         let waker = Waker::from(wake);
         if future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             drop(future);
@@ -499,7 +504,19 @@ impl World {
             task.yielded = self.yielded.get();
         }
         drop(entered);
-        self.advance(POLL_NS);
+        core.load.worked(self.advance(POLL_NS));
+    }
+
+    /// Messages on their way to a core.
+    pub(super) fn messages(&self, to: CoreKey) -> usize {
+        let occurrences = self.occurrences.borrow();
+        occurrences.values().filter(|what| matches!(what, Occurrence::Message(key, _) if *key == to)).count()
+    }
+
+    /// Disk operations of a core that are under way.
+    pub(super) fn disk_operations(&self, of: CoreKey) -> usize {
+        let occurrences = self.occurrences.borrow();
+        occurrences.values().filter(|what| matches!(what, Occurrence::Disk(key, _) if *key == of)).count()
     }
 
     /// Panics caught on all cores so far.

@@ -100,6 +100,10 @@ same_as_oracle! {
     create_partitions: CreatePartitionsRequest, CreatePartitionsResponse;
     delete_groups: DeleteGroupsRequest, DeleteGroupsResponse;
     incremental_alter_configs: IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
+    alter_configs: AlterConfigsRequest, AlterConfigsResponse;
+    list_config_resources: ListConfigResourcesRequest, ListConfigResourcesResponse;
+    describe_topic_partitions: DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse;
+    offset_delete: OffsetDeleteRequest, OffsetDeleteResponse;
     describe_cluster: DescribeClusterRequest, DescribeClusterResponse;
     consumer_protocol: ConsumerProtocolSubscription, ConsumerProtocolAssignment;
 }

@@ -8,6 +8,7 @@ use heizer_runtime::{task, time};
 use super::*;
 use crate::checkpoint::PartitionKey;
 use crate::error::ReadError;
+use crate::rate::Rate;
 
 fn of(found: &[(i64, &str, Option<&str>)]) -> Vec<(i64, String, Option<String>)> {
     let owned = |&(offset, key, value): &(i64, &str, Option<&str>)| {
@@ -357,6 +358,35 @@ fn a_round_gives_way_to_truncation_and_close() {
         assert!(matches!(round.await.expect("no panic"), Err(CompactError::Interrupted)));
         let closed = log.compact(1_000, 4, &mut limits(MAP_BYTES)).await;
         assert!(closed.is_err_and(|error| error.is_passing()));
+    });
+}
+
+/// contract L9: a log that is not compacted any more loses nothing to a round that was under way.
+#[test]
+fn a_round_ends_with_the_policy_and_keeps_to_a_new_pace_at_once() {
+    block_on(10, async {
+        let log = two_segments().await;
+        let before = contents(&log).await;
+        let round = |pace: Pace| {
+            let (log, mut limits) = (log.clone(), CompactLimits { map_bytes: MAP_BYTES, pace });
+            task::spawn(async move { log.compact(1_000, 7, &mut limits).await })
+        };
+        let endless = round(Pace::new(100, 1.0));
+        time::sleep(Duration::from_millis(300)).await;
+        log.set_config(LogConfig { cleanup_compact: false, ..config() });
+        let ended = endless.await.expect("no panic");
+        assert!(matches!(ended, Err(CompactError::Interrupted)), "{ended:?}");
+        assert_eq!(contents(&log).await, before);
+        log.set_config(config());
+        let rate = Rate::new(1.0);
+        let slow = round(Pace::new(100, rate.clone()));
+        time::sleep(Duration::from_millis(300)).await;
+        assert!(!slow.is_finished());
+        rate.set(f64::INFINITY);
+        let asked = time::now();
+        slow.await.expect("no panic").expect("a round").expect("something is dirty");
+        assert!(time::now() - asked < Duration::from_secs(1));
+        assert!(contents(&log).await.len() < before.len());
     });
 }
 

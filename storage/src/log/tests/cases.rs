@@ -1,9 +1,9 @@
 //! One behaviour a test.
 
-use heizer_runtime::host;
 use heizer_runtime::sim::{DiskFaults, Sim, block_on};
-use heizer_runtime::time;
+use heizer_runtime::{host, task, time};
 use heizer_wire::record_batch::BatchView;
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::*;
@@ -351,6 +351,20 @@ fn a_log_restarted_at_an_offset_stays_there() {
 }
 
 #[test]
+fn a_log_that_is_deleted_late_leaves_alone_what_has_taken_its_place() {
+    block_on(1, async {
+        let (late, homes, id) = (create(small(100_000)).await, home(64 << 10), [8; 16]);
+        let (log, _) = Log::open(&homes, NAME, id, small(100_000), OpenMode::Unclean).await.expect("open");
+        append(&log, &spec(10));
+        log.flush().await.expect("flush");
+        late.delete().await.expect("delete");
+        log.close().await.expect("close");
+        let (log, _) = Log::open(&homes, NAME, id, small(100_000), OpenMode::Clean).await.expect("open");
+        assert_eq!(log.log_end(), 1);
+    });
+}
+
+#[test]
 fn a_deleted_log_leaves_nothing_behind() {
     block_on(14, async {
         let log = create(small(3_000)).await;
@@ -496,6 +510,102 @@ fn records_can_be_deleted_before_any_has_come_to_the_disk() {
         let (log, _) = open(small(100_000), OpenMode::Unclean).await;
         assert_eq!((log.log_start(), log.log_end()), (2, 3));
     });
+}
+
+#[test]
+fn of_deletions_at_once_the_furthest_counts_also_after_a_power_cut() {
+    for seed in 0..20 {
+        let mut sim = Sim::new(seed);
+        let node = sim.node(1);
+        let log = sim.run(node, async {
+            let log = create(small(100_000)).await;
+            for _ in 0..10 {
+                append(&log, &spec(10));
+            }
+            let ends = [3, 9, 6, 9, 1];
+            let deleted = futures::future::join_all(ends.map(|end| log.delete_records(end))).await;
+            for (end, start) in ends.into_iter().zip(deleted) {
+                assert!(start.expect("deleted") >= end);
+            }
+            log
+        });
+        sim.crash(node);
+        drop(log);
+        sim.run(node, async move {
+            let (log, _) = open(small(100_000), OpenMode::Unclean).await;
+            assert_eq!((log.log_start(), log.log_end()), (9, 10), "seed {seed}");
+        });
+    }
+}
+
+/// Retention moves the log start before its segments have gone.
+#[test]
+fn a_deletion_that_retention_has_overtaken_is_durable_when_it_is_answered() {
+    let mut answers = 0;
+    for at in 1..60 {
+        let mut sim = Sim::new(at);
+        let node = sim.node(1);
+        let log = sim.run(node, async {
+            let log = create(LogConfig { retention_bytes: 0, ..small(3_000) }).await;
+            for _ in 0..9 {
+                append(&log, &spec(800));
+            }
+            log.flush().await.expect("flush");
+            log
+        });
+        let answered = Rc::new(Cell::new(0));
+        sim.crash_at_disk_operation(node, at);
+        let (retained, answering) = (log.clone(), answered.clone());
+        let ended = sim.run_until_down(node, async move {
+            let retaining = retained.clone();
+            let retention = task::spawn(async move { retaining.apply_retention(0, 9).await });
+            loop {
+                let advanced = retained.on_advance().listen();
+                if retained.log_start() > 0 {
+                    break;
+                }
+                advanced.await;
+            }
+            answering.set(retained.delete_records(retained.log_start()).await.expect("deleted"));
+            // The power goes with the answer, wherever retention is.
+            drop(retention);
+        });
+        answers += u32::from(ended.is_some());
+        sim.cancel_end(node);
+        sim.crash(node);
+        drop(log);
+        let start = sim.run(node, async { open(small(3_000), OpenMode::Unclean).await.0.log_start() });
+        assert!(start >= answered.get(), "operation {at}: {} was answered, {start} it is", answered.get());
+    }
+    assert!(answers > 0, "no deletion was answered");
+}
+
+/// contract R7
+#[test]
+fn a_deletion_and_a_truncation_at_once_leave_a_start_within_the_log() {
+    for seed in 0..20 {
+        block_on(seed, async move {
+            let log = create(small(3_000)).await;
+            for _ in 0..9 {
+                append(&log, &spec(800));
+            }
+            log.flush().await.expect("flush");
+            let (truncation, deletion) = (log.truncate_to(3), log.delete_records(7));
+            let (truncated, deleted) = if seed % 2 == 0 {
+                futures::join!(truncation, deletion)
+            } else {
+                let (deleted, truncated) = futures::join!(deletion, truncation);
+                (truncated, deleted)
+            };
+            truncated.expect("truncated");
+            deleted.expect("deleted");
+            assert_eq!((log.log_start(), log.log_end()), (3, 3));
+            append(&log, &spec(10));
+            log.flush().await.expect("flush");
+            let (log, _) = open(small(3_000), OpenMode::Unclean).await;
+            assert_eq!((log.log_start(), log.log_end()), (3, 4));
+        });
+    }
 }
 
 /// contract R7: a restart cut short leaves the old log as it was, as far as it is left, or an empty one.

@@ -7,6 +7,7 @@ mod full_disk;
 mod moving;
 mod recycling;
 mod region;
+mod settings;
 mod shared;
 
 use std::path::Path;

@@ -74,21 +74,6 @@ fn a_commit_that_cannot_be_written_changes_nothing() {
 }
 
 #[test]
-fn a_group_that_cannot_be_deleted_lives_on() {
-    let mut shell = Shell::new();
-    shell.commit(commit_as("", -1, "t", 0, 1));
-    shell.is_fast = false;
-    let id = shell.next_id();
-    let result = shell.shard.delete_group(id, &GROUP.into(), shell.now);
-    shell.take_in(result);
-    assert_eq!(shell.state(), "Dead");
-    shell.fail(ErrorCode::RequestTimedOut);
-    let Some(Answer::DeleteGroup(row)) = shell.take(id) else { panic!("no answer") };
-    assert_eq!(code(row.error_code), ErrorCode::CoordinatorNotAvailable);
-    assert_eq!((shell.state().as_str(), shell.fetched("t", 0)), ("Empty", 1));
-}
-
-#[test]
 fn the_last_member_has_left_when_the_empty_group_is_durable() {
     let mut shell = Shell::new();
     let (ids, _) = shell.stable_group(1);

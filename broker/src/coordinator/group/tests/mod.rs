@@ -1,6 +1,8 @@
 //! Scenarios, each named by what must hold.
 
+mod deletion;
 mod durability;
+mod figures;
 mod joining;
 mod offsets;
 mod properties;

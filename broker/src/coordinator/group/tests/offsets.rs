@@ -142,11 +142,29 @@ fn old_fetch_versions_ask_for_one_group() {
     let response = super::super::offset_fetch_response(answers, 7);
     let offsets: Vec<_> = response.topics[0].partitions.iter().map(|row| row.committed_offset).collect();
     assert_eq!(offsets, [42, -1]);
+}
 
-    let loading = super::super::offset_fetch_error(&groups[0], ErrorCode::CoordinatorLoadInProgress);
-    let response = super::super::offset_fetch_response(vec![loading], 1);
-    assert_eq!(code(response.topics[0].partitions[1].error_code), ErrorCode::CoordinatorLoadInProgress); // P8
-    assert_eq!(code(response.error_code), ErrorCode::CoordinatorLoadInProgress);
+#[test]
+fn a_coordinator_that_loads_is_told_of_where_the_version_has_room_for_it() {
+    // contract P8
+    let loading = ErrorCode::CoordinatorLoadInProgress;
+    for version in 1..=9 {
+        let topics = vec![OffsetFetchRequestTopics { name: "t".into(), partition_indexes: vec![0, 1] }];
+        let group =
+            OffsetFetchRequestGroup { group_id: GROUP.into(), topics: Some(topics), ..Default::default() };
+        let answer = super::super::offset_fetch_error(&group, loading, version);
+        let response = super::super::offset_fetch_response(vec![answer], version);
+        let rows: Vec<_> = response.topics.iter().flat_map(|topic| &topic.partitions).collect();
+        if version < 2 {
+            let told: Vec<_> = rows.iter().map(|row| (code(row.error_code), row.committed_offset)).collect();
+            assert_eq!(told, [(loading, -1), (loading, -1)]);
+        } else if version < 8 {
+            assert_eq!((code(response.error_code), rows.len()), (loading, 0), "version {version}");
+        } else {
+            let [group] = response.groups.as_slice() else { panic!("{response:?}") };
+            assert_eq!((code(group.error_code), group.topics.len()), (loading, 0), "version {version}");
+        }
+    }
 }
 
 #[test]
@@ -241,53 +259,4 @@ fn many_groups_expire_a_bounded_number_at_a_time() {
     shell.pass(0);
     shell.settle(usize::MAX);
     assert!(shell.shard.groups.is_empty());
-}
-
-#[test]
-fn offsets_of_a_deleted_topic_go_those_on_their_way_too() {
-    let mut shell = Shell::new();
-    shell.commit(commit_as("", -1, "gone", 0, 1));
-    shell.commit(commit_as("", -1, "kept", 0, 2));
-    shell.is_fast = false;
-    shell.commit(commit_as("", -1, "gone", 1, 3));
-    let result = shell.shard.on_topics_deleted(&BTreeSet::from(["gone".into()]));
-    shell.take_in(result);
-    shell.settle(usize::MAX);
-    assert_eq!([shell.fetched("gone", 0), shell.fetched("gone", 1), shell.fetched("kept", 0)], [-1, -1, 2]);
-}
-
-#[test]
-fn an_empty_group_is_deleted_with_its_offsets_a_live_one_is_not() {
-    let mut shell = Shell::new();
-    let (ids, generation) = shell.stable_group(1);
-    shell.commit(commit_as(&ids[0], generation, "t", 0, 1));
-    let delete = |shell: &mut Shell| {
-        let id = shell.next_id();
-        let result = shell.shard.delete_group(id, &GROUP.into(), shell.now);
-        shell.take_in(result);
-        id
-    };
-    let deleted = |shell: &mut Shell, id| match shell.take(id) {
-        Some(Answer::DeleteGroup(row)) => code(row.error_code),
-        other => panic!("{other:?}"),
-    };
-    let id = delete(&mut shell);
-    assert_eq!(deleted(&mut shell, id), ErrorCode::NonEmptyGroup);
-    shell.leave(&[(&ids[0], None)]);
-
-    shell.is_fast = false;
-    let commit = shell.commit(commit_as("", -1, "t", 1, 2));
-    let id = delete(&mut shell);
-    assert!(shell.is_open(id));
-    assert_eq!(refusal(&mut shell, commit_as("", -1, "t", 0, 9)), ErrorCode::CoordinatorNotAvailable);
-    let join = shell.join(join_as(""), 9);
-    assert_eq!(code(shell.joined(join).error_code), ErrorCode::CoordinatorNotAvailable);
-    shell.settle(usize::MAX);
-    shell.committed(commit);
-    assert_eq!(deleted(&mut shell, id), ErrorCode::None);
-    assert!(shell.shard.groups.is_empty());
-    assert!(loaded(&shell.log, GroupConfig::default(), 0).groups.is_empty());
-
-    let id = delete(&mut shell);
-    assert_eq!(deleted(&mut shell, id), ErrorCode::GroupIdNotFound);
 }

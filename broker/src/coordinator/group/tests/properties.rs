@@ -18,6 +18,7 @@ enum Step {
     Commit { who: u8, partition: i32, offset: i64 },
     SimpleCommit { partition: i32, offset: i64 },
     Delete,
+    DeleteOffsets { partition: i32 },
     DeleteTopic,
     Pass { ms: u64 },
     Settle { count: usize },
@@ -37,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(who, partition, offset)| Step::Commit { who, partition, offset }),
         1 => (0..3, 0i64..100).prop_map(|(partition, offset)| Step::SimpleCommit { partition, offset }),
         1 => Just(Step::Delete),
+        1 => (0..3).prop_map(|partition| Step::DeleteOffsets { partition }),
         1 => Just(Step::DeleteTopic),
         6 => prop_oneof![20 => 0u64..4_000, 4 => 4_000u64..70_000, 1 => Just(8 * 24 * 60 * 60 * 1_000)]
             .prop_map(|ms| Step::Pass { ms }),
@@ -112,6 +114,9 @@ impl Shell {
                 let answer = self.next_id();
                 let result = self.shard.delete_group(answer, &GROUP.into(), self.now);
                 self.take_in(result);
+            }
+            Step::DeleteOffsets { partition } => {
+                self.delete_offsets(&[("t", &[partition]), ("u", &[partition])]);
             }
             Step::DeleteTopic => {
                 let result = self.shard.on_topics_deleted(&BTreeSet::from(["t".into()]));

@@ -307,7 +307,10 @@ fn describe_and_list_tell_state_and_type() {
     assert_eq!(listed(&[], &[]), 1);
     assert_eq!(listed(&["preparingrebalance "], &["classic"]), 1);
     assert_eq!(listed(&["Stable"], &[]), 0);
-    assert_eq!(listed(&[], &["consumer"]), 0);
+    assert_eq!(listed(&[], &["consumer", "Classic"]), 1);
+    for types in ["consumer", "unknown", "classic ", ""] {
+        assert_eq!(listed(&[], &[types]), 0, "`{types}`");
+    }
     let row = &shell.shard.list(&[], &[])[0];
     assert_eq!((&*row.group_state, &*row.group_type), ("PreparingRebalance", "classic"));
 }

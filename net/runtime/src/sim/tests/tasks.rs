@@ -8,6 +8,7 @@ use futures::future::{join, join_all};
 
 use crate::collections::HashMap;
 use crate::cores::{self, CoreId};
+use crate::load::load;
 use crate::sim::{EPOCH_MS, Sim, block_on};
 use crate::sync::Event;
 use crate::task::{self, Pacer, SLICE_MAX, spawn, yield_now};
@@ -321,6 +322,23 @@ fn background_work_keeps_to_its_share_and_lets_others_in() {
         sleep(Duration::from_secs(1)).await;
         let share = worked.get() * 100 / 1_000_000_000;
         assert!((10..=25).contains(&share), "{share} percent");
+    });
+}
+
+#[test]
+fn a_core_is_busy_for_as_long_as_its_tasks_are_polled() {
+    block_on(14, async {
+        let before = load();
+        sleep(Duration::from_secs(10)).await;
+        let slept = load();
+        assert!(slept.busy - before.busy < MS, "a sleeping core is idle");
+        let mut pacer = Pacer::new(100);
+        for _ in 0..1_000 {
+            pacer.checkpoint().await;
+        }
+        let worked = load();
+        assert!(worked.busy > slept.busy && worked.cpu == worked.busy, "{worked:?}");
+        assert_eq!(worked.stalls, 0);
     });
 }
 

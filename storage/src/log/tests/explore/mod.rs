@@ -59,6 +59,8 @@ struct Tally {
     appends: u64,
     reads: u64,
     truncations: u64,
+    /// Calls that have deleted records.
+    deletions: u64,
     /// Segments that retention removed.
     retained: u64,
     /// Recoveries that had to cut something off.
@@ -78,6 +80,7 @@ impl Tally {
         self.appends += other.appends;
         self.reads += other.reads;
         self.truncations += other.truncations;
+        self.deletions += other.deletions;
         self.retained += other.retained;
         self.cuts += other.cuts;
         self.troubles += other.troubles;
@@ -94,8 +97,8 @@ struct Bench {
     /// The log notes itself in a checkpoint log, in all its lives.
     noting: Cell<bool>,
     home: RefCell<Option<Rc<LogDir>>>,
-    /// Retention runs beside other operations.
-    retention: RefCell<Option<JoinHandle<Result<(), Trouble>>>>,
+    /// Retention and deletions run beside other operations.
+    beside: RefCell<Vec<JoinHandle<Result<(), Trouble>>>>,
     /// What is read need not be right: the disk may lie.
     untrusted: Cell<bool>,
     /// Nor need it be from the present.
@@ -142,11 +145,12 @@ impl Bench {
 
     /// Waits for what runs beside.
     async fn settled(&self) -> Result<(), Trouble> {
-        let retention = self.retention.borrow_mut().take();
-        match retention {
-            Some(retention) => retention.await.unwrap_or_else(|panicked| panic!("{panicked}")),
-            None => Ok(()),
+        let mut outcome = Ok(());
+        for task in self.beside.take() {
+            let ended = task.await.unwrap_or_else(|panicked| panic!("{panicked}"));
+            outcome = outcome.and(ended);
         }
+        outcome
     }
 
     /// The node is down: what the log has said up to then is what it promised.
@@ -154,7 +158,7 @@ impl Bench {
         if let Some(log) = self.log.borrow_mut().take() {
             self.model.borrow_mut().promised(log.end_at(Level::Written), log.end_at(Level::Durable));
         }
-        self.retention.borrow_mut().take();
+        self.beside.borrow_mut().clear();
         self.home.borrow_mut().take();
         self.count(|tally| match ending {
             Ending::PowerCut => tally.power_cuts += 1,
@@ -363,6 +367,7 @@ fn what_was_acknowledged_survives_a_power_cut_at_any_disk_operation() {
             && tally.appends > 10_000
             && tally.reads > 10_000
             && tally.truncations > 500
+            && tally.deletions > 500
             && tally.retained > 50
             && tally.cuts > 0
     });
@@ -378,6 +383,7 @@ fn what_was_acknowledged_survives_the_end_of_the_process_at_any_disk_operation()
             && tally.appends > 5_000
             && tally.reads > 5_000
             && tally.truncations > 300
+            && tally.deletions > 300
             && tally.retained > 20
     });
 }

@@ -38,6 +38,9 @@ pub(super) enum Operation {
     Roll,
     DeleteRecords {
         below: i64,
+        /// Another call at the same time.
+        also: Option<i64>,
+        beside: bool,
     },
     Retain {
         kept: Kept,
@@ -114,7 +117,10 @@ impl Operation {
             0..45 => Operation::append(dice),
             45..49 => Operation::Repeat { producer_id: below(dice, PRODUCERS) },
             49..53 => Operation::Roll,
-            53..56 => Operation::DeleteRecords { below: one },
+            53..56 => {
+                let also = dice.chance(40).then_some(other);
+                Operation::DeleteRecords { below: one, also, beside: dice.chance(50) }
+            }
             56..61 => {
                 let kept = if dice.chance(70) { Kept::Bytes(one) } else { Kept::Since(one) };
                 Operation::Retain { kept, watermark: other, beside: dice.chance(50) }
@@ -173,15 +179,22 @@ impl Operation {
                 log.roll(bench.now_ms());
                 Ok(())
             }
-            Operation::DeleteRecords { below } => bench.delete_records(&log, *below).await,
+            Operation::DeleteRecords { below, also, beside } => {
+                let (below, also) = (*below, *also);
+                let deletion = task::spawn({
+                    let bench = bench.clone();
+                    async move { bench.delete_records(&log, below, also).await }
+                });
+                bench.beside.borrow_mut().push(deletion);
+                if *beside { Ok(()) } else { bench.settled().await }
+            }
             Operation::Retain { kept, watermark, beside } => {
-                bench.settled().await?;
-                let (bench, kept, watermark) = (bench.clone(), *kept, *watermark);
+                let (kept, watermark) = (*kept, *watermark);
                 let retention = task::spawn({
                     let bench = bench.clone();
                     async move { bench.retain(&log, kept, watermark).await }
                 });
-                *bench.retention.borrow_mut() = Some(retention);
+                bench.beside.borrow_mut().push(retention);
                 if *beside { Ok(()) } else { bench.settled().await }
             }
             Operation::TruncateTo { offset } => bench.truncate_to(&log, *offset).await,
@@ -340,13 +353,30 @@ impl Bench {
         Ok(())
     }
 
-    async fn delete_records(&self, log: &Log, below: i64) -> Result<(), Trouble> {
+    async fn delete_records(&self, log: &Log, below: i64, also: Option<i64>) -> Result<(), Trouble> {
         let (start, end) = (log.log_start(), log.log_end());
-        let to = start + share(end - start, below);
-        self.model.borrow_mut().may_start_at(to);
+        let to = |below| start + share(end - start, below);
+        let (one, other) = (to(below), also.map(to));
+        self.model.borrow_mut().may_start_at(other.map_or(one, |other| other.max(one)));
+        let other = async {
+            match other {
+                Some(other) => self.delete_below(log, other).await,
+                None => Ok(()),
+            }
+        };
+        let (one, other) = futures::join!(self.delete_below(log, one), other);
+        one.and(other)
+    }
+
+    /// Whatever becomes of others, and of retention beside: what is confirmed counts from then on.
+    async fn delete_below(&self, log: &Log, to: i64) -> Result<(), Trouble> {
+        let truncations = self.tally.get().truncations;
         let deleted = log.delete_records(to).await?;
-        assert!(deleted >= to && log.log_start() >= to);
-        self.model.borrow_mut().deleted_below(to);
+        // One that a full disk has kept waiting for too long may find the log truncated.
+        let is_whole = self.tally.get().truncations == truncations;
+        assert!(!is_whole || deleted >= to, "{deleted} for {to}");
+        self.model.borrow_mut().deleted_below(to.min(deleted));
+        self.count(|tally| tally.deletions += 1);
         Ok(())
     }
 
