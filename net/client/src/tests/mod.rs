@@ -169,20 +169,6 @@ fn whoever_waits_for_no_answers_can_wait_for_the_socket() {
 }
 
 #[test]
-fn a_record_is_sent_also_where_the_topics_partitions_are_known_before() {
-    block_on(17, async {
-        let (_broker, addr) = Broker::start(3);
-        let client = client(&addr);
-        assert_eq!(client.partition_count("t", true).await.expect("known"), 3);
-        let producer = Producer::new(&client, ProducerConfig::default());
-        let deliveries = ["a", "b"].map(|value| producer.send(record("t", None, value)));
-        for delivery in deliveries {
-            delivery.await.expect("delivered");
-        }
-    });
-}
-
-#[test]
 fn the_producers_buffer_is_bounded() {
     block_on(3, async {
         let (_broker, addr) = Broker::start(1);
